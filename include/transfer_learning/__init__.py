@@ -1,0 +1,1 @@
+"""Transfer learning as recoverable jobs: the learning side, free of Airflow."""
