@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class TransferLearningError(Exception):
@@ -53,6 +54,12 @@ class BadInput(TransferLearningError):
         advice = f" — {fix}" if fix else ""
         super().__init__(one_line(f"{code}{where} {what}{advice}"))
         self.code = code
+
+    @classmethod
+    def from_line(cls, line: str) -> Self:
+        """Rebuild the error from its one line, as it comes back from a child process."""
+        code, _, rest = line.partition(" ")
+        return cls(code, rest)
 
 
 class Refused(BadInput):

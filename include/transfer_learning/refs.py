@@ -30,7 +30,9 @@ class Ref:
             return values
         found = values.get("kind") if isinstance(values, Mapping) else type(values).__name__
         if not isinstance(values, Mapping) or found != cls.kind:
-            raise BadInput("WRONG_REF", f"expected a {cls.kind!r} ref, found {found!r}", "pass the output of the task that makes one")
+            raise BadInput(
+                "WRONG_REF", f"expected a {cls.kind!r} ref, found {found!r}", "pass the output of the task that makes one"
+            )
         names = {field.name for field in dataclasses.fields(cls)}
         required = {
             f.name

@@ -88,7 +88,9 @@ def _refuse_unknown(cls: type[Settings], values: Mapping[str, Any]) -> None:
     for key in values:
         if key not in names:
             raise BadInput(
-                "UNKNOWN_SETTING", f"{cls.__name__} has no setting {str(key)!r}{nearest(str(key), names)}", f"known: {', '.join(names)}"
+                "UNKNOWN_SETTING",
+                f"{cls.__name__} has no setting {str(key)!r}{nearest(str(key), names)}",
+                f"known: {', '.join(names)}",
             )
 
 
@@ -133,7 +135,9 @@ def _coerce(where: str, value: Any, hint: Any) -> Any:
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise _wrong(where, value, "a dict")
-        return {_coerce(where, key, arguments[0]): _coerce(f"{where}[{key!r}]", item, arguments[1]) for key, item in value.items()}
+        return {
+            _coerce(where, key, arguments[0]): _coerce(f"{where}[{key!r}]", item, arguments[1]) for key, item in value.items()
+        }
     return _coerce_scalar(where, value, hint)
 
 
@@ -153,8 +157,10 @@ def _coerce_union(where: str, value: Any, options: tuple[Any, ...]) -> Any:
 def _coerce_scalar(where: str, value: Any, hint: Any) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, bool) and hint is not bool or not isinstance(value, hint):
-        raise _wrong(where, value, {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}[hint.__name__])
+    if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
+        raise _wrong(
+            where, value, {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}[hint.__name__]
+        )
     if isinstance(value, float) and not math.isfinite(value):
         raise _wrong(where, value, "a finite number")
     return value

@@ -14,7 +14,9 @@ from transfer_learning.settings import NOT_IN_FINGERPRINT, Settings
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 """What names of models, datasets and aliases look like; checked before any of them joins a path."""
 
-DURATION = re.compile(r"P(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?")
+DURATION = re.compile(
+    r"P(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?"
+)
 
 
 def check_name(name: str, what: str = "name") -> str:
@@ -24,7 +26,9 @@ def check_name(name: str, what: str = "name") -> str:
         BadInput: it does not match ``[a-z0-9][a-z0-9._-]{0,62}``, or holds two dots in a row.
     """
     if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name) or ".." in name:
-        raise BadInput("BAD_NAME", f"{what} {str(name)[:80]!r} is not allowed", "use [a-z0-9][a-z0-9._-]{0,62}, such as 'bbc-headlines'")
+        raise BadInput(
+            "BAD_NAME", f"{what} {str(name)[:80]!r} is not allowed", "use [a-z0-9][a-z0-9._-]{0,62}, such as 'bbc-headlines'"
+        )
     return name
 
 
@@ -37,7 +41,11 @@ def duration(text: str, where: str = "duration") -> timedelta:
     match = DURATION.fullmatch(text)
     span = timedelta(**{unit: int(number) for unit, number in match.groupdict().items() if number}) if match else timedelta(0)
     if not span:
-        raise BadInput("BAD_SETTING", f"{where} must be an ISO 8601 duration in weeks, days, hours, minutes or seconds, found {text[:80]!r}", "write 'P30D' or 'PT12H'")
+        raise BadInput(
+            "BAD_SETTING",
+            f"{where} must be an ISO 8601 duration in weeks, days, hours, minutes or seconds, found {text[:80]!r}",
+            "write 'P30D' or 'PT12H'",
+        )
     return span
 
 
@@ -102,9 +110,13 @@ class SplitSpec(Settings):
             if self.validation_period is not None:
                 duration(self.validation_period, "SplitSpec.validation_period")
         elif self.test_period is not None or self.validation_period is not None:
-            raise BadInput("BAD_SETTING", f"periods belong to a split by time, and SplitSpec.key is {self.key!r}", "set key='time'")
+            raise BadInput(
+                "BAD_SETTING", f"periods belong to a split by time, and SplitSpec.key is {self.key!r}", "set key='time'"
+            )
         if self.column is not None and self.key != "given":
-            raise BadInput("BAD_SETTING", f"SplitSpec.column belongs to key='given', and the key is {self.key!r}", "set key='given'")
+            raise BadInput(
+                "BAD_SETTING", f"SplitSpec.column belongs to key='given', and the key is {self.key!r}", "set key='given'"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,7 +229,16 @@ class FineTuneSpec(Settings):
     """Time between checkpoints, s."""
 
     def check(self) -> None:
-        positive = ("epochs", "head_epochs", "batch_size", "backbone_lr", "head_lr", "max_length", "micro_batch", "unfreeze_blocks")
+        positive = (
+            "epochs",
+            "head_epochs",
+            "batch_size",
+            "backbone_lr",
+            "head_lr",
+            "max_length",
+            "micro_batch",
+            "unfreeze_blocks",
+        )
         for name in (*positive, "max_grad_norm", "patience", "checkpoint_seconds"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -225,11 +246,22 @@ class FineTuneSpec(Settings):
         if self.weight_decay < 0 or not 0 <= self.warmup < 1:
             raise BadInput("BAD_SETTING", "FineTuneSpec.weight_decay must be 0 or more, and warmup at least 0 and below 1")
         if self.unfreeze_blocks is not None and self.strategy != "probe_then_fine_tune":
-            raise BadInput("BAD_SETTING", f"unfreeze_blocks belongs to strategy 'probe_then_fine_tune', and the strategy is {self.strategy!r}")
+            raise BadInput(
+                "BAD_SETTING",
+                f"unfreeze_blocks belongs to strategy 'probe_then_fine_tune', and the strategy is {self.strategy!r}",
+            )
         if self.strategy == "linear_probe" and (self.epochs is not None or self.backbone_lr is not None):
-            raise BadInput("BAD_SETTING", "a linear_probe trains no backbone: epochs and backbone_lr do not apply", "set head_epochs and head_lr")
+            raise BadInput(
+                "BAD_SETTING",
+                "a linear_probe trains no backbone: epochs and backbone_lr do not apply",
+                "set head_epochs and head_lr",
+            )
         if self.strategy == "full" and self.head_epochs is not None:
-            raise BadInput("BAD_SETTING", "strategy 'full' has no phase for the head alone: head_epochs does not apply", "use 'probe_then_fine_tune'")
+            raise BadInput(
+                "BAD_SETTING",
+                "strategy 'full' has no phase for the head alone: head_epochs does not apply",
+                "use 'probe_then_fine_tune'",
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -104,14 +104,14 @@ class MemoryObjectStore(ObjectStore):
         self._objects: dict[str, tuple[bytes, datetime]] = {}
         self._lock = threading.RLock()
 
-    def get(self, key: str) -> Stored:  # noqa: D102
+    def get(self, key: str) -> Stored:
         with self._lock:
             if key not in self._objects:
                 raise ObjectMissing(f"no object {self.uri}/{key}")
             data = self._objects[key][0]
             return Stored(data, _etag(data))
 
-    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:  # noqa: D102
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
         check_key(key)
         with self._lock:
             current = self._objects.get(key)
@@ -122,27 +122,27 @@ class MemoryObjectStore(ObjectStore):
             self._objects[key] = (data, datetime.now(UTC))
             return _etag(data)
 
-    def upload(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:  # noqa: D102
+    def upload(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
         data = path.read_bytes()
         self.put(key, data)
         if on_bytes is not None:
             on_bytes(len(data))
 
-    def download(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:  # noqa: D102
+    def download(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
         data = self.get(key).data
         path.write_bytes(data)
         if on_bytes is not None:
             on_bytes(len(data))
 
-    def copy(self, source: str, target: str) -> None:  # noqa: D102
+    def copy(self, source: str, target: str) -> None:
         self.put(target, self.get(source).data)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:  # noqa: D102
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with self._lock:
             found = sorted((key, entry) for key, entry in self._objects.items() if key.startswith(prefix))
         return iter([ObjectInfo(key, len(data), modified) for key, (data, modified) in found])
 
-    def delete(self, key: str) -> None:  # noqa: D102
+    def delete(self, key: str) -> None:
         with self._lock:
             self._objects.pop(key, None)
 

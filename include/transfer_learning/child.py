@@ -1,0 +1,85 @@
+"""What a child process does to itself before it runs a stage: die with its parent, stay offline, keep to its limits."""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+PARENT = "TRANSFER_LEARNING_PARENT"
+"""Environment variable with the process id that a child must not outlive."""
+
+PR_SET_PDEATHSIG = 1
+MIB = 1024 * 1024
+
+KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "MKL_", "TORCH_", "PYTHON", "TRANSFER_LEARNING_TEST_")
+
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def environment(parent: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
+    """Return what a child inherits: an allow-list, so that no credential of the parent is in it, and the hub switched off."""
+    kept = {name: value for name, value in parent.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
+    kept.pop("TRANSFER_LEARNING_ROOT", None)
+    kept |= OFFLINE | {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    if threads is not None:
+        kept |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return kept
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when the thread that started it ends; end at once if that has already happened.
+
+    The kernel does not hand this on: every grandchild, such as a rank in a session of its own, calls it for itself.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    expected = os.environ.get(PARENT)
+    if expected is not None and os.getppid() != int(expected):
+        os._exit(75)
+    os.environ[PARENT] = str(os.getpid())
+
+
+def stay_offline() -> None:
+    """Refuse every connection and look-up but loopback, whatever library asks for it."""
+    sys.addaudithook(_refuse_network)
+
+
+def keep_to_limits(limits: Mapping[str, int]) -> None:
+    """Apply ``memory_mb`` (private writable memory, MiB) and ``cpu_seconds``."""
+    if memory := limits.get("memory_mb"):
+        resource.setrlimit(resource.RLIMIT_DATA, (memory * MIB, memory * MIB))
+    if seconds := limits.get("cpu_seconds"):
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+
+
+def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    elif event == "socket.getaddrinfo":
+        host = arguments[0]
+    else:
+        return
+    if not _is_loopback(host):
+        raise PermissionError(f"a stage runs without network: connection to {host!r} refused")
+
+
+def _is_loopback(host: Any) -> bool:
+    if host in (None, "", b"", "localhost", b"localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.decode() if isinstance(host, bytes) else host).is_loopback
+    except ValueError:
+        return False
