@@ -1,0 +1,51 @@
+# Every target builds .venv first when it is missing or stale: no root, no Docker, nothing to install but Python 3.11+, make and git.
+PYTHON ?= python3
+CONSTRAINTS := docker/constraints-cpu.txt
+# Torch for the CPU is on PyTorch's own index; the one on PyPI also works here and carries gigabytes of CUDA.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+OURS := plugins include dags tests
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+.DEFAULT_GOAL := help
+.PHONY: help venv demo airflow test lint format clean
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+venv: $(STAMP) ## Build .venv from the pinned constraints.
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@echo "Building .venv from $(CONSTRAINTS): about two minutes ..."
+	@$(PYTHON) -m venv .venv
+	@index=$$($(PYTHON) -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=5)' $(TORCH_INDEX) 2> /dev/null \
+		&& echo --extra-index-url $(TORCH_INDEX)); \
+	$(BIN)/pip install --quiet torch -c $(CONSTRAINTS) $$index
+	@$(BIN)/pip install --quiet --compile -e '.[airflow,torch,dev]' -c $(CONSTRAINTS)
+	@touch $@
+
+demo: $(STAMP) ## Retrain twice on BBC News through Airflow and S3 on this machine. KEEP=1 leaves it up; TEXT=articles takes whole articles.
+	@$(BIN)/python -m demo --text $(or $(TEXT),headlines) $(if $(KEEP),--keep)
+
+airflow: $(STAMP) ## Airflow's UI with the DAGs, the plugin and the demo's data loaded, until Ctrl-C.
+	@$(BIN)/python -m demo --text $(or $(TEXT),headlines) --serve
+
+test: $(STAMP) ## The tests, under 15 minutes.
+	@$(BIN)/python -m pytest -q -m "not live and not full and not gpu"
+
+lint: $(STAMP) ## ruff, mypy --strict, import contracts.
+	@$(BIN)/ruff check $(OURS)
+	@$(BIN)/ruff format --check $(OURS)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code.
+	@$(BIN)/ruff check --fix-only --quiet $(OURS)
+	@$(BIN)/ruff format $(OURS)
+
+clean: ## Remove everything that was built: .venv, .demo, caches.
+	rm -rf .venv .demo .airflow .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	find $(OURS) -name __pycache__ -type d -prune -exec rm -rf {} +
