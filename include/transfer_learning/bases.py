@@ -1,0 +1,283 @@
+"""Base models: from a URI to a pinned URI to a local folder with a digest. Torch-free; runs in the parent.
+
+``hf://org/name@revision``, ``timm://name``, ``model://name@alias-or-version``, ``s3://bucket/prefix``, ``file:///folder`` and
+``package://import_name/subfolder``. Only safetensors, JSON, text and tokenizer files ever leave the source; weights in other
+formats, and code, stay where they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import hashlib
+import importlib.metadata
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from transfer_learning.errors import BadInput, StoreUnreachable, TransferLearningError, nearest
+from transfer_learning.settings import canonical_json
+from transfer_learning.specs import check_name
+
+SCHEMES = ("hf", "timm", "model", "s3", "file", "package")
+
+WANTED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "README.md",
+)
+"""Weights, configuration, vocabularies, SentencePiece models and the model card."""
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5", "*.msgpack", "*.npz")
+
+
+class Models(Protocol):
+    """The part of ``store.models.ModelStore`` that a base model needs."""
+
+    def resolve(self, name: str, selector: str) -> int:
+        """Return the version that an alias or number names."""
+
+    def fetch(self, name: str, version: int, destination: Path) -> Path:
+        """Download a version, verified."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A base model on this machine."""
+
+    folder: Path
+    digest: str
+    """sha256 over the names and hashes of its files."""
+    uri: str
+    """The pinned URI."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bases:
+    """Resolves and fetches base models.
+
+    Args:
+        cache: folder for what is downloaded; a complete download is never downloaded again.
+        models: the store's models, for ``model://``.
+        s3_client: makes the boto3 client, for ``s3://``.
+        hub: a stand-in for the module ``huggingface_hub``.
+    """
+
+    cache: Path
+    models: Models | None = None
+    s3_client: Callable[[], Any] | None = None
+    hub: Any = None
+
+    def resolve(self, uri: str) -> str:
+        """Return ``uri`` with every movable part pinned.
+
+        Raises:
+            BadInput: an unknown scheme, or nothing there.
+        """
+        scheme, rest = split_uri(uri)
+        if scheme == "hf":
+            return self._resolve_hub(rest)
+        if scheme == "timm":
+            return self._resolve_hub(f"timm/{rest}")
+        if scheme == "model":
+            name, _, selector = rest.partition("@")
+            return f"model://{check_name(name, 'model name')}@{self._models().resolve(name, selector or 'champion')}"
+        if scheme == "s3":
+            bare, _, pinned = rest.partition("#")
+            listing = self._listing(bare)
+            return uri if pinned else f"s3://{bare}#{_digest(listing)[:16]}"
+        bare, _, pinned = rest.partition("#")
+        return uri if pinned else f"{uri}#{digest_folder(_local_folder(scheme, bare, uri))[:16]}"
+
+    def fetch(self, uri: str) -> BaseModel:
+        """Bring a pinned base model onto this machine.
+
+        Raises:
+            BadInput: it holds no safetensors weights, or is no longer what was pinned.
+        """
+        scheme, rest = split_uri(uri)
+        bare, _, pin = rest.partition("#")
+        if scheme in ("file", "package"):
+            folder = _local_folder(scheme, bare, uri)
+            return _pinned(BaseModel(folder, digest_folder(folder), uri), pin)
+        folder = self.cache / "bases" / hashlib.sha256(uri.encode()).hexdigest()
+        if not folder.exists():
+            self._download(scheme, bare, pin, uri, folder)
+        return BaseModel(folder, digest_folder(folder), uri)
+
+    def _download(self, scheme: str, rest: str, pin: str, uri: str, folder: Path) -> None:
+        """Download beside ``folder`` and rename, so that a half download is never taken for a whole one."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix="partial-"))
+        try:
+            if scheme == "hf":
+                self._download_hub(rest, partial / "model")
+            elif scheme == "model":
+                name, _, version = rest.partition("@")
+                self._models().fetch(name, int(version), partial / "model")
+            else:
+                self._download_s3(rest, pin, uri, partial / "model")
+            digest_folder(partial / "model", uri)
+            (partial / "model").replace(folder)
+        except OSError:
+            if not folder.exists():  # another process may have been faster
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _models(self) -> Models:
+        if self.models is None:
+            raise BadInput("NO_STORE", "a model:// base needs the model store", "name the store's connection")
+        return self.models
+
+    def _resolve_hub(self, rest: str) -> str:
+        repository, _, revision = rest.partition("@")
+        try:
+            info = self._hub().HfApi().model_info(repository, revision=revision or None, timeout=20)
+        except Exception as error:
+            raise _hub_error(error, f"hf://{rest}") from None
+        return f"hf://{repository}@{info.sha}"
+
+    def _download_hub(self, rest: str, target: Path) -> None:
+        repository, _, revision = rest.partition("@")
+        try:
+            self._hub().snapshot_download(repository, revision=revision, allow_patterns=list(WANTED), local_dir=target)
+        except Exception as error:
+            raise _hub_error(error, f"hf://{rest}") from None
+        shutil.rmtree(target / ".cache", ignore_errors=True)
+
+    def _hub(self) -> Any:
+        if self.hub is not None:
+            return self.hub
+        try:
+            import huggingface_hub
+        except ImportError:
+            raise BadInput(
+                "NO_HUB", "hf:// needs the package huggingface_hub", "install the extra [torch] where this task runs"
+            ) from None
+        return huggingface_hub
+
+    def _listing(self, rest: str) -> list[list[Any]]:
+        """Return key, etag and size of every wanted object below ``bucket/prefix``."""
+        if self.s3_client is None:
+            raise BadInput("NO_S3", "an s3:// base needs an AWS connection", "name one in the store's connection")
+        bucket, _, prefix = rest.partition("/")
+        pages = self.s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix.rstrip("/") + "/")
+        entries = [entry for page in pages for entry in page.get("Contents", [])]
+        wanted = [[e["Key"], e["ETag"], e["Size"]] for e in entries if is_wanted(e["Key"].rsplit("/", 1)[-1])]
+        if not wanted:
+            raise BadInput("NO_BASE", "no model files below this prefix", "check bucket and prefix", file=f"s3://{rest}")
+        return wanted
+
+    def _download_s3(self, rest: str, pin: str, uri: str, target: Path) -> None:
+        listing = self._listing(rest)
+        if pin and not _digest(listing).startswith(pin):
+            raise BadInput("BASE_CHANGED", "the objects are no longer those that were pinned", "plan the run again", file=uri)
+        bucket, _, prefix = rest.partition("/")
+        for key, _, _ in listing:
+            relative = key[len(prefix.rstrip("/")) + 1 :]
+            if ".." in relative.split("/"):
+                raise BadInput("BAD_NAME", f"object {key[:80]!r} would leave the folder", file=uri)
+            path = target / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert self.s3_client is not None
+            self.s3_client().download_file(bucket, key, str(path))
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return scheme and rest of a base model URI.
+
+    Raises:
+        BadInput: no scheme, or an unknown one (the nearest is named).
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in SCHEMES or not rest:
+        known = ", ".join(f"{s}://" for s in SCHEMES)
+        raise BadInput(
+            "BAD_BASE", f"base {uri[:120]!r} is not a base model URI{nearest(scheme, SCHEMES)}", f"write one of {known}"
+        )
+    return scheme, rest
+
+
+def is_wanted(name: str) -> bool:
+    """Return whether a file belongs to a base model and is of a kind that cannot run code."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in WANTED)
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the wanted files below a folder, in a fixed order; hidden ones and links out of the folder are left out."""
+    root = folder.resolve()
+    found = (p for p in folder.rglob("*") if p.is_file() and is_wanted(p.name) and p.resolve().is_relative_to(root))
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def digest_folder(folder: Path, uri: str | None = None) -> str:
+    """Return the sha256 over relative names and hashes of a base model's files.
+
+    Raises:
+        BadInput: no safetensors weights; pickled weights are named.
+    """
+    files = model_files(folder)
+    if not any(path.suffix == ".safetensors" for path in files):
+        pickled = sorted(p.name for p in folder.rglob("*") if any(fnmatch.fnmatch(p.name, pattern) for pattern in PICKLED))
+        found = f"only pickled weights ({', '.join(pickled[:3])})" if pickled else "no weights"
+        raise BadInput(
+            "NO_SAFETENSORS",
+            f"{found}, and only safetensors are loaded",
+            "convert them once with save_pretrained",
+            file=uri or folder,
+        )
+    return _digest([[path.relative_to(folder).as_posix(), _sha256(path)] for path in files])
+
+
+def _pinned(base: BaseModel, pin: str) -> BaseModel:
+    if pin and not base.digest.startswith(pin):
+        raise BadInput("BASE_CHANGED", "the files are no longer those that were pinned", "plan the run again", file=base.uri)
+    return base
+
+
+def _local_folder(scheme: str, rest: str, uri: str) -> Path:
+    if scheme == "file":
+        folder = Path(rest)
+    else:
+        name, _, subfolder = rest.partition("/")
+        found = importlib.util.find_spec(name) if name.isidentifier() else None
+        places: Iterable[str] = (found.submodule_search_locations or ()) if found else ()
+        if not places:
+            raise BadInput(
+                "NO_BASE", f"no package {name!r} is installed{nearest(name, _packages())}", "install it on this worker", file=uri
+            )
+        root = Path(next(iter(places)))
+        folder = root / subfolder
+        if not folder.resolve().is_relative_to(root.resolve()):
+            raise BadInput("BAD_NAME", "the subfolder would leave the package", file=uri)
+    if not folder.is_dir():
+        raise BadInput("NO_BASE", "there is no such folder", "check the path on this worker", file=uri)
+    return folder
+
+
+def _packages() -> list[str]:
+    return list(importlib.metadata.packages_distributions())
+
+
+def _hub_error(error: Exception, uri: str) -> TransferLearningError:
+    """Tell a hub that cannot be reached, which a retry may cure, from one that refuses."""
+    name = type(error).__name__
+    if isinstance(error, OSError) or any(word in name for word in ("Connect", "Timeout", "Offline", "LocalEntryNotFound")):
+        return StoreUnreachable(f"HUB {uri} the hub cannot be reached from here ({name}) — mirror the model to s3:// or file://")
+    return BadInput("HUB", f"the hub refused it ({name})", "check name and revision, and that the model is public", file=uri)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,195 @@
+"""The job runner against a stage that misbehaves in every way of the outcome table."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from transfer_learning.errors import BadInput, Crashed, Diverged, HostOutOfMemory, OutOfMemory, Stopped
+from transfer_learning.jobs import StopFlag, fingerprint, publish_id, run_job
+from transfer_learning.specs import FineTuneSpec, PullSpec
+
+MISBEHAVING = Path(__file__).parent / "misbehaving"
+
+
+@pytest.fixture(autouse=True)
+def misbehaving_stage(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(MISBEHAVING))
+
+
+def run(name, work, **options):
+    return run_job("pull_dataset", PullSpec(name=name, source="x.csv"), {}, work=work, **options)
+
+
+def test_a_finished_job_returns_metrics_files_and_numerics(tmp_path):
+    figures = []
+
+    result = run("fine", tmp_path, on_progress=figures.append)
+
+    assert result.metrics == {"rows": 3}
+    assert result.numerics == {"dtype": "float32"}
+    assert [(f["path"], f["bytes"]) for f in result.files] == [("whole.txt", 4)]
+    assert result.peak_memory > 1_000_000
+    assert figures[0]["phase"] == "started"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "line"),
+    [
+        ("bad", BadInput, r"^EMPTY_FILE news\.csv holds no rows — send some$"),
+        ("crash", Crashed, r"^ValueError: the middle of nowhere$"),
+        ("abort", Crashed, r"^CRASHED stage pull_dataset ended with SIGABRT; its last lines: .*last words"),
+        ("kill", HostOutOfMemory, r"^KILLED stage pull_dataset: SIGKILL from outside"),
+        ("diverge", Diverged, r"^DIVERGED loss is NaN at step 7$"),
+        ("network", Crashed, r"^PermissionError: a stage runs without network: connection to '192\.0\.2\.1' refused$"),
+    ],
+)
+def test_every_end_becomes_its_error_on_one_line(tmp_path, name, error, line):
+    with pytest.raises(error, match=line) as caught:
+        run(name, tmp_path)
+
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stage_that_needs_more_memory_than_its_limit_is_named(tmp_path):
+    with pytest.raises(OutOfMemory, match=r"^OUT_OF_MEMORY stage pull_dataset needs more than the limit of 512 MiB"):
+        run("memory", tmp_path, limits={"memory_mb": 512})
+
+
+def test_a_stage_that_needs_more_processor_time_than_its_limit_is_named(tmp_path):
+    with pytest.raises(BadInput, match=r"^TOO_SLOW stage pull_dataset used more than 1 s of processor time"):
+        run("cpu", tmp_path, limits={"cpu_seconds": 1})
+
+
+def test_a_polite_stage_stops_at_the_signal_and_the_job_says_so(tmp_path):
+    with pytest.raises(Stopped, match=r"^STOPPED at step 3; a retry resumes it$"):
+        run_stopped("polite", tmp_path)
+
+
+def test_a_stubborn_stage_is_killed_after_the_grace_time(tmp_path):
+    started = time.monotonic()
+
+    with pytest.raises(Stopped, match="STOPPED stage pull_dataset; a retry resumes it"):
+        run_stopped("stubborn", tmp_path)
+
+    assert time.monotonic() - started < 30
+
+
+def test_a_stop_before_the_start_starts_nothing(tmp_path):
+    stop = StopFlag()
+    stop.set()
+
+    with pytest.raises(Stopped):
+        run("fine", tmp_path, stop=stop)
+
+    assert not (tmp_path / "job.json").exists()
+
+
+def test_no_credential_of_the_parent_reaches_the_child(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "canary")
+    monkeypatch.setenv("TRANSFER_LEARNING_ROOT", "canary")
+
+    seen = run("environment", tmp_path).metrics
+
+    assert "canary" not in seen.values()
+    assert seen["HF_HUB_OFFLINE"] == "1"
+
+
+def test_child_and_grandchild_are_gone_within_five_seconds_of_a_kill_of_the_parent(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT_SCRIPT, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(MISBEHAVING)})
+    family = wait_for_family(tmp_path / "progress.jsonl")
+
+    parent.kill()
+    parent.wait()
+
+    deadline = time.monotonic() + 5
+    while any(alive(pid) for pid in family) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [pid for pid in family if alive(pid)] == []
+
+
+def test_a_job_of_another_protocol_is_refused(tmp_path):
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps({"protocol": 2, "stage": "fine_tune"}))
+
+    done = subprocess.run([sys.executable, "-m", "transfer_learning.run", str(job)], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 65
+    assert done.stderr == f"BAD_JOB {job} protocol must be 1 — use the same release on both sides\n"
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "bad_input"
+
+
+def test_the_fingerprint_covers_what_changes_the_result_and_nothing_else():
+    spec, inputs = FineTuneSpec(), {"train": "a", "base": "b"}
+    reference = fingerprint("fine_tune", spec, inputs)
+
+    assert fingerprint("fine_tune", FineTuneSpec(micro_batch=4, checkpoint_seconds=5), inputs) == reference
+    assert fingerprint("fine_tune", FineTuneSpec(strategy="full"), inputs) == reference
+    assert fingerprint("fine_tune", FineTuneSpec(seed=1), inputs) != reference
+    assert fingerprint("fine_tune", spec, {**inputs, "train": "c"}) != reference
+    assert fingerprint("evaluate", spec, inputs) != reference
+
+
+def test_a_publish_id_belongs_to_one_run_of_one_task():
+    ids = {
+        publish_id(deployment="d", model="m", dag="g", run=run_id, task="t", map_index=index, fingerprint="f")
+        for run_id in ("r1", "r2")
+        for index in (-1, 0)
+    }
+
+    assert len(ids) == 4
+
+
+PARENT_SCRIPT = """
+import sys
+from pathlib import Path
+from transfer_learning.jobs import run_job
+from transfer_learning.specs import PullSpec
+run_job("pull_dataset", PullSpec(name="family", source="x.csv"), {}, work=Path(sys.argv[1]))
+"""
+
+
+def run_stopped(name, work):
+    """Run a job from this thread and set its stop flag from another one, as a signal handler would."""
+    stop = StopFlag()
+
+    def set_when_started():
+        while not (work / "progress.jsonl").exists():
+            time.sleep(0.01)
+        time.sleep(0.2)
+        stop.set()
+
+    thread = threading.Thread(target=set_when_started)
+    thread.start()
+    try:
+        return run(name, work, stop=stop)
+    finally:
+        thread.join()
+
+
+def wait_for_family(progress):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        lines = progress.read_text().splitlines() if progress.exists() else []
+        family = [json.loads(line) for line in lines if '"family"' in line]
+        if family:
+            return [family[0]["child"], family[0]["grandchild"]]
+        time.sleep(0.05)
+    raise AssertionError("the child never started")
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
