@@ -1,0 +1,55 @@
+"""Fixtures that every test may use: one real S3 server for the whole session, and the three object stores."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.seaweedfs import SeaweedFS
+from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore
+
+BUCKET = "tests"
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """A running S3 server with the bucket ``tests``; a test that asks for it carries the marker ``integration``."""
+    with SeaweedFS(tmp_path_factory.mktemp("seaweedfs"), buckets=[BUCKET]) as server:
+        yield server
+
+
+@pytest.fixture(
+    params=["memory", "local", pytest.param("s3", marks=pytest.mark.integration)],
+)
+def new_objects(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], ObjectStore]:
+    """Makes further clients of the same, fresh root, as another process would."""
+    if request.param == "memory":
+        shared = MemoryObjectStore()
+        return lambda: shared
+    if request.param == "local":
+        from transfer_learning.store.local import LocalObjectStore
+
+        return lambda: LocalObjectStore(tmp_path / "store")
+    from transfer_learning.store.s3 import S3ObjectStore
+
+    client = request.getfixturevalue("seaweedfs").client()
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:40]
+    prefix = f"{name}{uuid.uuid4().hex[:8]}"
+    return lambda: S3ObjectStore(client, BUCKET, prefix)
+
+
+@pytest.fixture
+def objects(new_objects: Callable[[], ObjectStore]) -> ObjectStore:
+    """An empty object store of its own: in memory, in a local directory, and on the S3 server."""
+    return new_objects()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse tests that would start the server unmarked: the fast run deselects by marker."""
+    for item in items:
+        if "seaweedfs" in getattr(item, "fixturenames", ()) and item.get_closest_marker("integration") is None:
+            raise pytest.UsageError(f"{item.nodeid} uses the fixture 'seaweedfs': mark it with @pytest.mark.integration")
