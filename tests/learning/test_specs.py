@@ -1,0 +1,142 @@
+"""Specs are complete and checked when built, and every mistake is one line."""
+
+import dataclasses
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer_learning import specs
+from transfer_learning.errors import BadInput
+from transfer_learning.settings import Settings, canonical_json
+from transfer_learning.specs import EvaluateSpec, FineTuneSpec, Gate, PullSpec, SplitSpec, TaskSpec, check_name, duration
+
+PULL = {"name": "news", "source": "s3://bucket/*.csv"}
+
+
+@pytest.mark.parametrize(
+    ("build", "line"),
+    [
+        (lambda: PullSpec.from_dict({**PULL, "nmae": 1}), "UNKNOWN_SETTING PullSpec has no setting 'nmae'; did you mean 'name'?"),
+        (lambda: PullSpec.from_dict({"source": "x"}), "MISSING_SETTING PullSpec needs name"),
+        (lambda: PullSpec.from_dict("news"), "BAD_SETTING PullSpec is built from a dict, found str"),
+        (lambda: PullSpec(name="news"), "BAD_SETTING PullSpec needs source or split_sources, and not both"),
+        (lambda: PullSpec(**PULL, split={"key": "id"}), "BAD_SETTING split.key='id' needs the column task.id — set task.id"),
+        (lambda: PullSpec(**PULL, split={"key": "given"}), "needs split.column or split_sources"),
+        (lambda: PullSpec(**PULL, window="P7D"), "BAD_SETTING PullSpec.window needs the column task.time — set task.time"),
+        (lambda: PullSpec(name="news", source="sql://db"), "a sql:// source and PullSpec.query go together"),
+        (lambda: SplitSpec(test=0.7, validation=0.4), "leave no row to train on — lower one of them"),
+        (lambda: SplitSpec(key="time"), "a split by time needs SplitSpec.test_period — write test_period='P7D'"),
+        (lambda: SplitSpec(test_period="P7D"), "periods belong to a split by time, and SplitSpec.key is 'content'"),
+        (
+            lambda: FineTuneSpec(strategy="ful"),
+            "must be one of 'full', 'linear_probe', 'probe_then_fine_tune'; did you mean 'full'?",
+        ),
+        (lambda: FineTuneSpec(epochs="3"), "BAD_SETTING FineTuneSpec.epochs must be a whole number, found '3'"),
+        (lambda: FineTuneSpec(epochs=True), "BAD_SETTING FineTuneSpec.epochs must be a whole number, found 'True'"),
+        (
+            lambda: FineTuneSpec(backbone_lr=float("nan")),
+            "BAD_SETTING FineTuneSpec.backbone_lr must be a finite number, found 'nan'",
+        ),
+        (lambda: FineTuneSpec(epochs=0), "BAD_SETTING FineTuneSpec.epochs must be above 0, found 0"),
+        (lambda: FineTuneSpec(unfreeze_blocks=2), "unfreeze_blocks belongs to strategy 'probe_then_fine_tune'"),
+        (lambda: FineTuneSpec(strategy="linear_probe", epochs=2), "a linear_probe trains no backbone"),
+        (lambda: Gate(floors={"acuracy": 0.9}), "Gate.floors has no metric 'acuracy'"),
+        (lambda: Gate(confidence=1.0), "Gate.confidence must lie between 0 and 1"),
+        (lambda: EvaluateSpec(gate={"margn": 1}), "UNKNOWN_SETTING Gate has no setting 'margn'; did you mean 'margin'?"),
+        (lambda: EvaluateSpec(alias="../x"), "BAD_NAME alias '../x' is not allowed"),
+    ],
+)
+def test_a_mistake_in_a_spec_is_one_line(build, line):
+    with pytest.raises(BadInput) as caught:
+        build()
+
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spec", [PullSpec(**PULL), FineTuneSpec(task=TaskSpec(slices=("desk",))), EvaluateSpec(), Gate(floors={"accuracy": 0.9})]
+)
+def test_a_spec_survives_the_way_through_json(spec):
+    values = spec.to_dict()
+
+    assert type(spec).from_dict(values) == spec
+    assert canonical_json(type(spec).from_dict(values).to_dict()) == canonical_json(values)
+
+
+def test_only_fields_that_differ_from_their_defaults_are_canonical():
+    spec = FineTuneSpec(seed=3, micro_batch=2, strategy="full", task=TaskSpec(text="headline"))
+
+    assert spec.canonical() == {"seed": 3, "task": {"text": "headline"}}
+
+
+def test_a_form_overrides_single_settings_of_nested_specs():
+    spec = EvaluateSpec(gate=Gate(margin=0.01, floors={"accuracy": 0.9}))
+
+    merged = spec.merged({"gate": {"margin": 0.05}, "seed": 4})
+
+    assert (merged.gate.margin, merged.gate.floors, merged.seed) == (0.05, {"accuracy": 0.9}, 4)
+    assert spec.gate.margin == 0.01
+
+
+def test_every_setting_is_described():
+    for spec in [s for s in vars(specs).values() if isinstance(s, type) and issubclass(s, Settings) and s is not Settings]:
+        source = __import__("inspect").getsource(spec)
+        for field in dataclasses.fields(spec):
+            line = next(i for i, text in enumerate(source.splitlines()) if text.strip().startswith(f"{field.name}:"))
+            assert source.splitlines()[line + 1].strip().startswith('"""'), f"{spec.__name__}.{field.name}"
+
+
+@pytest.mark.parametrize("name", ["news", "bbc-headlines", "a.b_c-9", "0"])
+def test_plain_names_are_allowed(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "a//b",
+        "%2e%2e",
+        "a#b",
+        "a\x00b",
+        "A",
+        "ａ",
+        "nеws",
+        "a..b",
+        "x" * 64,
+        "news\n",
+        "-a",
+        " a",
+        "a\\b",
+    ],
+)
+def test_names_that_could_leave_the_root_are_refused(name):
+    with pytest.raises(BadInput, match="^BAD_NAME"):
+        check_name(name)
+
+
+@given(st.text(max_size=80))
+def test_no_allowed_name_holds_anything_but_plain_characters(name):
+    try:
+        check_name(name)
+    except BadInput:
+        return
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-")
+    assert ".." not in name
+
+
+def test_durations_are_weeks_days_hours_minutes_and_seconds():
+    assert duration("P1W2DT3H4M5S") == timedelta(weeks=1, days=2, hours=3, minutes=4, seconds=5)
+
+
+@pytest.mark.parametrize("text", ["", "P", "P1M", "P1Y", "7", "P0D", "PT", "-P1D", "P1D "])
+def test_durations_of_no_fixed_length_are_refused(text):
+    with pytest.raises(BadInput, match="ISO 8601 duration"):
+        duration(text)
