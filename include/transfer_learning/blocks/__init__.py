@@ -1,0 +1,1 @@
+"""What stages are made of; nothing here knows a stage, a store or Airflow."""

@@ -1,0 +1,122 @@
+"""Tokenised rows and their order in training and prediction: a function of (seed, epoch), so that position is one integer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+MULTIPLE = 8
+"""Padded lengths are multiples of this: eight token positions fill the lanes of AVX2 and of tensor cores."""
+
+MEGA_BATCHES = 50
+"""Rows are sorted by length within this many batches: short padding, and still a random mix."""
+
+CHUNK = 1000
+"""Texts to one tokenizer call."""
+
+
+def padded(length: int) -> int:
+    """Return ``length`` rounded up to a multiple of 8, at least 8."""
+    return max(MULTIPLE, -(-length // MULTIPLE) * MULTIPLE)
+
+
+def length_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Return row indices in batches of equal padded length, so that a row's result cannot depend on its neighbours.
+
+    Args:
+        lengths: tokens of each row.
+        token_budget: most padded tokens to a batch; a row longer than that stands alone.
+    """
+    groups: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        groups.setdefault(padded(int(length)), []).append(row)
+    batches: list[list[int]] = []
+    for length, rows in sorted(groups.items()):
+        size = max(1, token_budget // length)
+        batches.extend(rows[start : start + size] for start in range(0, len(rows), size))
+    return batches
+
+
+def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Return the batches of one epoch: every row once, rows of like length together, batches in random order.
+
+    A function of its arguments alone: a resumed run rebuilds the order from the step number.
+    """
+    random = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = random.permutation(len(lengths))
+    # At least four groups, so that small data are not the same batches in every epoch.
+    group = batch_size * max(1, min(MEGA_BATCHES, len(order) // (4 * batch_size)))
+    sizes = np.asarray(lengths)
+    ordered = [part[np.argsort(sizes[part], kind="stable")] for part in np.split(order, range(group, len(order), group))]
+    rows = np.concatenate(ordered)
+    batches = [rows[start : start + batch_size].tolist() for start in range(0, len(rows), batch_size)]
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokenised rows, flat: row ``i`` is ``ids[starts[i]:starts[i + 1]]``."""
+
+    ids: np.ndarray[Any, np.dtype[np.int32]]
+    segments: np.ndarray[Any, np.dtype[np.int8]] | None
+    """Segment of each token; None for models without segments."""
+    starts: np.ndarray[Any, np.dtype[np.int64]]
+    pad_id: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [int(length) for length in np.diff(self.starts)]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def batch(self, rows: Sequence[int], device: str = "cpu") -> dict[str, torch.Tensor]:
+        """Return ``input_ids``, ``attention_mask`` and, where the model has segments, ``token_type_ids``: int64 (rows, length)."""
+        length = padded(max(int(self.starts[row + 1] - self.starts[row]) for row in rows))
+        ids = np.full((len(rows), length), self.pad_id, dtype=np.int64)
+        mask, segments = np.zeros_like(ids), np.zeros_like(ids)
+        for place, row in enumerate(rows):
+            start, end = self.starts[row], self.starts[row + 1]
+            ids[place, : end - start] = self.ids[start:end]
+            mask[place, : end - start] = 1
+            if self.segments is not None:
+                segments[place, : end - start] = self.segments[start:end]
+        arrays = {"input_ids": ids, "attention_mask": mask} | ({} if self.segments is None else {"token_type_ids": segments})
+        return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int, *, segments: bool) -> Tokens:
+    """Tokenise texts or pairs, cut to ``max_length`` tokens, special tokens included.
+
+    Args:
+        tokenizer: a ``transformers`` tokenizer.
+        texts: first texts.
+        pairs: second texts, or None.
+        max_length: longest row in tokens; of a pair the longer text is cut first.
+        segments: whether the model has segment embeddings.
+    """
+    ids: list[np.ndarray[Any, Any]] = []
+    kinds: list[np.ndarray[Any, Any]] = []
+    lengths: list[int] = []
+    for start in range(0, len(texts), CHUNK):
+        second = list(pairs[start : start + CHUNK]) if pairs is not None else None
+        encoded: Mapping[str, Any] = tokenizer(
+            list(texts[start : start + CHUNK]),
+            second,
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=segments,
+        )
+        lengths.extend(len(row) for row in encoded["input_ids"])
+        ids.extend(np.asarray(row, dtype=np.int32) for row in encoded["input_ids"])
+        if segments:
+            kinds.extend(np.asarray(row, dtype=np.int8) for row in encoded["token_type_ids"])
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    pad = tokenizer.pad_token_id
+    return Tokens(np.concatenate(ids), np.concatenate(kinds) if segments else None, starts, 0 if pad is None else pad)

@@ -1,0 +1,146 @@
+"""The rows of a dataset's parts as a stage needs them: texts, pairs, labels, keys and slices, in an order of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from transfer_learning.errors import BadInput, nearest
+from transfer_learning.specs import TaskSpec
+
+KEYS = ("_row_key", "_row_hash", "_content_key")
+"""Columns that every part carries beside the user's own."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """Labelled rows, sorted by row key, so that neither part files nor their order can change a result."""
+
+    texts: list[str]
+    pairs: list[str] | None
+    """Second texts, or None for a task with one text."""
+    labels: list[str]
+    """Names: ``str`` of the label's value. Empty when read without labels."""
+    label_values: tuple[object, ...]
+    """The distinct labels as stored, in their own order: numbers by value, text by code point."""
+    row_keys: list[bytes]
+    content_keys: list[bytes]
+    slices: dict[str, list[str]]
+    """Values by slice column, as text; a missing value is the empty text."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def label_names(self) -> list[str]:
+        """The distinct labels by name, in their own order."""
+        return [str(value) for value in self.label_values]
+
+
+def read_rows(
+    folders: Sequence[Path], task: TaskSpec, *, role: str = "train", slices: Sequence[str] = (), labelled: bool = True
+) -> Rows:
+    """Read every part below ``folders``.
+
+    Args:
+        folders: each holds ``*.parquet``.
+        task: the column roles.
+        role: named in messages, such as ``train``.
+        slices: further columns to return beside ``task.slices``.
+        labelled: False reads rows without their labels.
+
+    Raises:
+        BadInput: no part, no row, a part that cannot be read, a missing column, a text or label of a wrong type, or an empty one.
+    """
+    sliced = tuple(dict.fromkeys((*task.slices, *slices)))
+    wanted = [task.text, *([task.text_pair] if task.text_pair else []), *([task.label] if labelled else []), *sliced]
+    table = _read_parts(folders, list(dict.fromkeys([*wanted, *KEYS])), role)
+    if not table.num_rows:
+        raise BadInput("NO_ROWS", f"{role} has no row", "pull data that has some", file=folders[0] if folders else role)
+    table = table.sort_by([("_row_key", "ascending"), ("_row_hash", "ascending")])
+    values, names = _labels(table, task.label, role) if labelled else ((), [])
+    return Rows(
+        texts=_texts(table, task.text, role),
+        pairs=_texts(table, task.text_pair, role) if task.text_pair else None,
+        labels=names,
+        label_values=values,
+        row_keys=table["_row_key"].to_pylist(),
+        content_keys=table["_content_key"].to_pylist(),
+        slices={name: ["" if v is None else str(v) for v in table[name].to_pylist()] for name in sliced},
+    )
+
+
+def _read_parts(folders: Sequence[Path], columns: list[str], role: str) -> pa.Table:
+    parts = sorted((path for folder in folders for path in folder.glob("*.parquet")), key=lambda path: path.name)
+    if not parts:
+        found = f"no Parquet part in {', '.join(map(str, folders)) or 'no folder'}"
+        raise BadInput("NO_ROWS", f"{role}: {found}", "pull the dataset first")
+    tables = []
+    for path in parts:
+        try:
+            known = pq.read_schema(path).names
+            _require(columns, known, path)
+            tables.append(pq.ParquetFile(path).read(columns=columns))
+        except (pa.ArrowException, OSError) as error:
+            raise BadInput("BAD_PARQUET", f"cannot be read: {error}", "pull the dataset again", file=path) from None
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise BadInput("SCHEMA", f"{role}: the parts disagree: {error}", "pull the dataset again", file=folders[0]) from None
+
+
+def _require(columns: Sequence[str], known: Sequence[str], path: Path) -> None:
+    for column in columns:
+        if column not in known:
+            raise BadInput(
+                "MISSING_COLUMN",
+                f"there is no such column{nearest(column, known)}",
+                f"known: {', '.join(name for name in known if not name.startswith('_'))}",
+                file=path,
+                column=column,
+            )
+        if known.count(column) > 1:
+            raise BadInput("DUPLICATE_COLUMN", "the column stands there twice", "name them apart", file=path, column=column)
+
+
+def _texts(table: pa.Table, column: str, role: str) -> list[str]:
+    texts = table[column]
+    if pa.types.is_dictionary(texts.type):
+        texts = texts.cast(texts.type.value_type)
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type) or pa.types.is_string_view(texts.type)):
+        raise BadInput("WRONG_TYPE", f"{role}: expected text, found {texts.type}", "name the text column", column=column)
+    _refuse_missing(
+        pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts.cast(pa.large_string())), ""), True), column, role, "text"
+    )
+    return list(texts.to_pylist())
+
+
+def _labels(table: pa.Table, column: str, role: str) -> tuple[tuple[object, ...], list[str]]:
+    """Return the distinct values in order, and each row's label by name."""
+    labels = table[column]
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.cast(labels.type.value_type)
+    kind = labels.type
+    textual = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if not (textual or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        raise BadInput(
+            "WRONG_TYPE",
+            f"{role}: expected labels as text or whole numbers, found {kind}",
+            "name the label column",
+            column=column,
+        )
+    _refuse_missing(pc.is_null(labels), column, role, "label")
+    values = labels.to_pylist()
+    return tuple(sorted(set(values))), [str(value) for value in values]
+
+
+def _refuse_missing(missing: pa.ChunkedArray, column: str, role: str, what: str) -> None:
+    if count := pc.sum(missing).as_py():
+        raise BadInput(
+            f"MISSING_{what.upper()}", f"{role}: {count} of {len(missing)} rows have no {what}", "pull them out", column=column
+        )

@@ -1,0 +1,1 @@
+"""One pure function a stage: folders in, folder out."""
