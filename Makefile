@@ -23,8 +23,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -m venv .venv
 	@index=$$($(PYTHON) -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=5)' $(TORCH_INDEX) 2> /dev/null \
 		&& echo --extra-index-url $(TORCH_INDEX)); \
-	$(BIN)/pip install --quiet torch -c $(CONSTRAINTS) $$index
-	@$(BIN)/pip install --quiet --compile -e '.[airflow,torch,dev]' -c $(CONSTRAINTS)
+	$(BIN)/pip install -qq torch -c $(CONSTRAINTS) $$index
+	@$(BIN)/pip install -qq --compile -e '.[airflow,torch,dev]' -c $(CONSTRAINTS)
 	@touch $@
 
 demo: $(STAMP) ## Retrain twice on BBC News through Airflow and S3 on this machine. KEEP=1 leaves it up; TEXT=articles takes whole articles.
