@@ -64,6 +64,8 @@ class PlanRef(Ref):
     """The run's own time, ISO 8601 with offset."""
     overrides: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """Settings from the form, by stage."""
+    store: str = ""
+    """URI of the store that the plan checked; the run's other tasks refuse another one."""
     summary: str = ""
     """What the run will do, in a few sentences."""
 

@@ -1,0 +1,1 @@
+"""Transfer learning as scheduled, recoverable, reviewable Airflow pipelines. Never imports torch."""

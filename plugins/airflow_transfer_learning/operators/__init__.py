@@ -1,0 +1,17 @@
+"""The operators, one for each step of a retrain."""
+
+from airflow_transfer_learning.operators.evaluate import EvaluateOperator
+from airflow_transfer_learning.operators.fine_tune import FineTuneOperator
+from airflow_transfer_learning.operators.plan import PlanOperator
+from airflow_transfer_learning.operators.promote import PromoteOperator
+from airflow_transfer_learning.operators.pull_dataset import PullDatasetOperator
+from airflow_transfer_learning.operators.task_args import training_task_args
+
+__all__ = [
+    "EvaluateOperator",
+    "FineTuneOperator",
+    "PlanOperator",
+    "PromoteOperator",
+    "PullDatasetOperator",
+    "training_task_args",
+]

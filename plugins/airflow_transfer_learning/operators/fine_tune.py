@@ -1,0 +1,146 @@
+"""Adapt a base model to a dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_transfer_learning.operators.base import SpecOperator
+from transfer_learning.bases import BaseModel
+from transfer_learning.errors import BadInput
+from transfer_learning.jobs import JobResult, fingerprint
+from transfer_learning.refs import DatasetRef, ModelRef
+from transfer_learning.specs import FineTuneSpec, TaskSpec, check_name
+from transfer_learning.store import Store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class FineTuneOperator(SpecOperator):
+    """Fine-tune a base model in a child process and publish it as a new version.
+
+    Where the same settings, data and base were published before, that version is returned and nothing runs.
+
+    Args:
+        spec: a ``FineTuneSpec`` or a dict of its fields.
+        dataset: output of the run's ``PullDatasetOperator``.
+        plan: output of the run's ``PlanOperator``.
+        model: name of the model in the store; not with a plan, which names it.
+        base: URI of the base model; not with a plan, which pins it.
+        force: train and publish even what was published before.
+        overrides: settings that change at run time.
+        kwargs: as for every operator here.
+
+    Returns:
+        A ``ModelRef`` as a dict.
+    """
+
+    template_fields: ClassVar[Sequence[str]] = ("model", "dataset", "base", *SpecOperator.template_fields)
+    plan_key = "fine_tune"
+    spec_class = FineTuneSpec
+
+    def __init__(
+        self,
+        *,
+        spec: FineTuneSpec | dict[str, Any],
+        dataset: dict[str, Any],
+        model: str | None = None,
+        base: str | None = None,
+        force: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(spec=spec, **kwargs)
+        self.dataset = dataset
+        self.model = model
+        self.base = base
+        self.force = force
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the version, new or found."""
+        with self.clear_errors(), self.working() as work:
+            store = self.open_store()
+            dataset = DatasetRef.from_dict(self.dataset)
+            manifest = store.datasets.manifest(dataset.name, dataset.digest)
+            spec = self.filled_spec(manifest)
+            model, base = self.model_name(), self.fetch_base(store, context)
+            digests = {role: manifest["split_digests"].get(role, "") for role in ("train", "validation")}
+            key = fingerprint("fine_tune", spec, digests | {"base": base.digest})
+            found = None if self.force else store.models.find(model, key)
+            if found is not None:
+                self.log.info("Version %d of %s is this very training: nothing to do", found.version, model)
+                return dataclasses.replace(found, as_of=self.as_of(context)).to_dict()
+            facts = self.facts(context, model, base, dataset)
+            inputs = self.fetch_rows(store, dataset, work / "data") | {"base": [base.folder]}
+            job = self.run_job("fine_tune", spec, inputs, context, work=work / "job", facts=facts)
+            self.check_stop()
+            ref = self.publish(store, context, model, key, job, facts | {"spec": spec.to_dict()})
+            return dataclasses.replace(ref, as_of=self.as_of(context)).to_dict()
+
+    def filled_spec(self, manifest: Mapping[str, Any]) -> FineTuneSpec:
+        """Return the settings with the dataset's roles where they name none."""
+        spec: FineTuneSpec = self.merged_spec()
+        return spec if spec.task is not None else dataclasses.replace(spec, task=TaskSpec.from_dict(manifest["task"]))
+
+    def model_name(self) -> str:
+        """Return the model's name: the plan's, or the operator's own."""
+        return check_name(self.one_of("model", self.planned().model if self.plan else None), "model name")
+
+    def fetch_base(self, store: Store, context: Context) -> BaseModel:
+        """Bring the base model onto this machine: the one that the plan pinned, or that the first try resolved."""
+        bases = self.open_bases(store)
+        uri = self.one_of("base", self.planned().base if self.plan else None)
+        return bases.fetch(uri if self.plan else self.pinned(context, "base", lambda: bases.resolve(uri)))
+
+    def one_of(self, name: str, planned: str | None) -> str:
+        """Return what the plan or the operator names.
+
+        Raises:
+            BadInput: neither does, or both do and differ.
+        """
+        own: str | None = getattr(self, name)
+        if own is not None and planned is not None and own != planned:
+            raise BadInput("BAD_SETTING", f"{name} is {own!r} here and {planned!r} in the plan", "leave it to the plan")
+        if (value := planned or own) is None:
+            raise BadInput("MISSING_SETTING", f"task {self.task_id} needs {name}", f"pass plan, or {name}")
+        return value
+
+    def fetch_rows(self, store: Store, dataset: DatasetRef, destination: Path) -> dict[str, list[Path]]:
+        """Bring the snapshot onto this machine; the test rows are not handed on."""
+        store.datasets.fetch(dataset.name, dataset.digest, destination=destination, cache=self.open_cache())
+        return {role: [destination / role] for role in ("train", "validation") if (destination / role).is_dir()}
+
+    def facts(self, context: Context, model: str, base: BaseModel, dataset: DatasetRef) -> dict[str, Any]:
+        """Return what the model card and the manifest tell about this training."""
+        return {
+            "model": model,
+            "base": {"uri": base.uri, "digest": base.digest},
+            "dataset": {"name": dataset.name, "digest": dataset.digest, "rows": dataset.rows, "splits": dataset.splits},
+            "as_of": self.as_of(context),
+            "dag": context["ti"].dag_id,
+            "run": context["ti"].run_id,
+        }
+
+    def publish(self, store: Store, context: Context, model: str, key: str, job: JobResult, facts: dict[str, Any]) -> ModelRef:
+        """Publish the child's folder and return its version."""
+        ref, uploaded = store.models.publish(
+            name=model,
+            folder=job.out / "model",
+            publish_id=self.publish_id(context, model, key),
+            fingerprint=key,
+            facts=facts | {"metrics": job.metrics, "numerics": job.numerics, "seconds": job.seconds},
+            ledger=job.out / "ledger.parquet",
+            parents=parents(model, facts["base"]["uri"]),
+            force=self.force,
+            log=self.log.info,
+        )
+        self.log.info("Published version %d of %s at %s: %d bytes uploaded", ref.version, model, ref.uri, uploaded)
+        return ref
+
+
+def parents(model: str, base_uri: str) -> list[int]:
+    """Return the version of this same model that the training started from, whose ledger then counts too."""
+    name, _, version = base_uri.removeprefix("model://").partition("@")
+    return [int(version)] if base_uri.startswith("model://") and name == model else []

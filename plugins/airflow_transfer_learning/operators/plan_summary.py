@@ -1,0 +1,71 @@
+"""What a run will do, in a few sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from transfer_learning.power import smallest_margin
+from transfer_learning.refs import PlanRef
+from transfer_learning.specs import EvaluateSpec, FineTuneSpec, PullSpec
+from transfer_learning.store import Store
+
+TYPICAL_DISAGREEMENT = 0.03
+"""Share of test rows on which a champion and its successor give different answers, where nothing is known yet."""
+
+
+def summarise(plan: PlanRef, specs: Mapping[str, Any], store: Store) -> PlanRef:
+    """Return the plan with its summary."""
+    sentences = [f"Retrain {plan.model!r} from {plan.base} in {plan.store}, with data as of {plan.as_of}."]
+    if "pull" in specs:
+        sentences.append(_data(specs["pull"], plan))
+    if "fine_tune" in specs:
+        sentences.append(_training(specs["fine_tune"]))
+    if "evaluate" in specs:
+        sentences.append(_gate(specs["evaluate"], plan))
+        sentences.extend(_power(specs, store))
+    return dataclasses.replace(plan, summary=" ".join(sentences))
+
+
+def _data(spec: PullSpec, plan: PlanRef) -> str:
+    rows = "all rows" if plan.window is None else f"rows from {plan.window['start']} to {plan.window['end']}"
+    key = "splits as given" if spec.split.key == "given" else f"splits by {spec.split.key}"
+    return (
+        f"Pull {rows} of {', '.join(spec.sources())} into dataset {spec.name!r}: {key}, rows without a label: {spec.unlabelled}."
+    )
+
+
+def _training(spec: FineTuneSpec) -> str:
+    changed = {name: value for name, value in spec.canonical().items() if name not in ("strategy", "task")}
+    settings = ", ".join(f"{name} {value}" for name, value in changed.items()) or "the defaults for its size"
+    return f"Fine-tune with strategy {spec.strategy!r} and {settings}."
+
+
+def _gate(spec: EvaluateSpec, plan: PlanRef) -> str:
+    gate = spec.gate
+    floors = "".join(f" {name} must reach {value:g};" for name, value in gate.floors.items())
+    if plan.champion is None:
+        return f"There is no {spec.alias} yet:{floors} the first version that passes becomes it."
+    rule = f"lose more than {gate.margin:g}" if gate.min_gain is None else f"gain less than {gate.min_gain:g}"
+    return (
+        f"Compare with {spec.alias} version {plan.champion} (generation {plan.champion_generation}):{floors}"
+        f" the candidate must not {rule} in {gate.metric} at {gate.confidence:.0%} confidence."
+    )
+
+
+def _power(specs: Mapping[str, Any], store: Store) -> list[str]:
+    """Say what margin the last snapshot's test rows can pass, where the dataset has one."""
+    manifest = store.datasets.latest(specs["pull"].name) if "pull" in specs else None
+    rows = manifest["splits"].get("test", 0) if manifest else 0
+    if not rows:
+        return []
+    gate = specs["evaluate"].gate
+    margin = smallest_margin(rows, TYPICAL_DISAGREEMENT, gate.confidence)
+    enough = (
+        "" if gate.min_gain is not None or gate.margin >= margin else f"; the gate's {gate.margin:g} would often end inconclusive"
+    )
+    return [
+        f"With the last snapshot's {rows} test rows an equally good candidate passes a margin of {margin:.3f} or more,"
+        f" if both disagree on {TYPICAL_DISAGREEMENT:.0%} of them{enough}."
+    ]
