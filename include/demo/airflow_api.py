@@ -69,6 +69,15 @@ class AirflowApi:
         value = answer.json()["value"] if answer.is_success else {}
         return value if isinstance(value, dict) else {}
 
+    def last_error(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> str:
+        """Return the last error in a task's log, as one line."""
+        content = self._get(f"{_path(dag_id, run_id)}/taskInstances/{task_id}/logs/{attempt}", full_content=True)["content"]
+        lines = [entry for entry in content if isinstance(entry, dict) and entry.get("level") in ("error", "critical")]
+        if not lines:
+            return "no error in its log"
+        details = [f"{cause['exc_type']}: {cause['exc_value']}" for cause in lines[-1].get("error_detail") or []]
+        return " ".join((details[0] if details else str(lines[-1]["event"])).split())
+
     def _get(self, path: str, **params: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._client.get(f"/api/v2{path}", params=params).raise_for_status().json()
         return answer

@@ -9,7 +9,6 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -38,7 +37,7 @@ class AirflowHome:
         variables: more environment variables, such as ``AIRFLOW_CONN_…`` and ``AIRFLOW__SECTION__OPTION``.
     """
 
-    def __init__(self, folder: Path, dags: Path, processes: Processes, variables: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, dags: Path, processes: Processes, variables: dict[str, str]) -> None:
         self.folder = folder
         self.password = secrets.token_urlsafe(12)
         self.url = f"http://{HOST}:{_free_port()}"

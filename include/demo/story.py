@@ -1,0 +1,113 @@
+"""One day of the story: the day's file goes to the bucket, the shipped DAG runs, and a line tells how far it is."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from demo.airflow_api import AirflowApi
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+DAG = "retrain_text_classifier"
+POLL_SECONDS = 0.5
+FINAL = ("success", "failed")
+
+
+class RunFailed(Exception):
+    """A run of the DAG ended in failure; the message is the task's own line and where its log lies."""
+
+
+def upload(client: S3Client, bucket: str, prefix: str, train: Path, golden: Path) -> None:
+    """Put the day's training file over yesterday's, and the golden test set beside it."""
+    client.upload_file(str(golden), bucket, f"{prefix}/test/golden.csv")
+    client.upload_file(str(train), bucket, f"{prefix}/train/labelled-so-far.csv")
+
+
+def wait_for_dag(api: AirflowApi, check: Callable[[], None], seconds: float = 90.0) -> None:
+    """Wait until Airflow has parsed the DAG.
+
+    Raises:
+        RuntimeError: a DAG file cannot be imported, or nothing was parsed in time.
+    """
+    deadline = time.monotonic() + seconds
+    while DAG not in api.dag_ids():
+        check()
+        if errors := api.import_errors():
+            raise RuntimeError(f"Airflow cannot import a DAG: {errors[0]}")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"Airflow had not parsed {DAG} after {seconds:.0f} s")
+        time.sleep(POLL_SECONDS)
+
+
+def run_to_end(api: AirflowApi, conf: Mapping[str, Any], title: str, logs: Path, check: Callable[[], None]) -> str:
+    """Trigger the DAG, show its progress until it has ended, and return its run id.
+
+    Raises:
+        RunFailed: the run failed.
+        RuntimeError: Airflow refused the settings, or one of its processes ended.
+    """
+    run_id, started, line = api.trigger(DAG, dict(conf)), time.monotonic(), ProgressLine()
+    while (state := api.run(DAG, run_id)["state"]) not in FINAL:
+        check()
+        line.show(title, time.monotonic() - started, describe(api, run_id))
+        time.sleep(POLL_SECONDS)
+    line.close(title, time.monotonic() - started, describe(api, run_id))
+    if state == "failed":
+        raise RunFailed(why_failed(api, run_id, logs))
+    return run_id
+
+
+def describe(api: AirflowApi, run_id: str) -> str:
+    """Return the run's tasks in their order with the state of each, and the newest figures of the one that runs."""
+    words = []
+    # The default weight of a task counts what comes after it, so the first task has the highest.
+    for task in sorted(api.tasks(DAG, run_id), key=lambda task: -task["priority_weight"]):
+        figures = api.progress(DAG, run_id, task["task_id"]) if task["state"] == "running" else {}
+        words.append(f"{task['task_id']} {task['state'] or 'waits'}{figures_in_short(figures)}")
+    return ", ".join(words)
+
+
+def figures_in_short(figures: Mapping[str, Any]) -> str:
+    """Return a job's progress such as ``" (step 40, loss 0.412)"``; empty without figures."""
+    known = [(name, figures[name]) for name in ("phase", "epoch", "step", "steps", "loss") if figures.get(name) is not None]
+    shown = ", ".join(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in known)
+    return f" ({shown})" if shown else ""
+
+
+def why_failed(api: AirflowApi, run_id: str, logs: Path) -> str:
+    """Return the failed task's error as one line, and the path of its log."""
+    failed = [task for task in api.tasks(DAG, run_id) if task["state"] == "failed"]
+    if not failed:
+        return f"run {run_id} failed without a failed task; see {logs}"
+    task = min(failed, key=lambda task: task["end_date"] or "")
+    log = logs / f"dag_id={DAG}" / f"run_id={run_id}" / f"task_id={task['task_id']}" / f"attempt={task['try_number']}.log"
+    return f"{task['task_id']}: {api.last_error(DAG, run_id, task['task_id'], task['try_number'])}\nIts log: {log}"
+
+
+class ProgressLine:
+    """One line that is rewritten on a terminal; elsewhere a new line at each change of a task's state."""
+
+    def __init__(self) -> None:
+        self._live = sys.stdout.isatty()
+        self._shown = ""
+
+    def show(self, title: str, seconds: float, text: str) -> None:
+        """Show where the run is."""
+        if self._live:
+            line = f"{title}  {seconds:4.0f} s  {text}"
+            print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+        elif text != self._shown:
+            print(f"{title}  {seconds:4.0f} s  {text}", flush=True)
+        self._shown = text
+
+    def close(self, title: str, seconds: float, text: str) -> None:
+        """Show the end and leave the line."""
+        self.show(title, seconds, text)
+        if self._live:
+            print()
