@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 DEFAULT_AWS_CONNECTION = "aws_default"
 
-S3_TIMEOUTS = {"connect_timeout": 5, "read_timeout": 30, "retries": {"mode": "standard", "max_attempts": 4}}
-"""A dead endpoint then ends within a minute; ``config_kwargs`` of the AWS connection go before these."""
-
 
 class ModelStoreHook(BaseHook):
     """Opens the store that a connection of type ``transfer_learning`` names.
@@ -109,7 +106,8 @@ def client_of(aws_conn_id: str, needed_by: str) -> S3Client:
         BadInput: there is no such connection. Airflow's own hook would go on to real AWS with this machine's credentials.
     """
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-    from botocore.config import Config
+
+    from transfer_learning.store.s3 import client_config
 
     if find_connection(aws_conn_id) is None:
         raise BadInput(
@@ -118,7 +116,9 @@ def client_of(aws_conn_id: str, needed_by: str) -> S3Client:
             "create it with credentials, region and endpoint_url",
         )
     hook: Any = AwsBaseHook(aws_conn_id=aws_conn_id, client_type="s3")
-    client: S3Client = hook.get_client_type(config=Config(**S3_TIMEOUTS).merge(hook.config))
+    # Servers other than AWS rarely have a host name for each bucket; config_kwargs of the connection go before all of this.
+    path_style = {"s3": {"addressing_style": "path"}} if hook.conn_config.get_service_endpoint_url("s3") else {}
+    client: S3Client = hook.get_client_type(config=client_config(**path_style).merge(hook.config))
     return client
 
 

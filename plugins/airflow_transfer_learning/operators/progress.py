@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 LOG_SECONDS = 5.0
 """At most one log line in this time, s, unless the phase changes."""
 
-STATE_SECONDS = 15.0
+STATE_SECONDS = 2.0
 """At most one write of the task's state in this time, s: each is a request to Airflow's API server."""
 
 

