@@ -1,0 +1,296 @@
+"""Aliases: which version is live, who moved it there and why, and the way back.
+
+An alias is one JSON document that is only ever replaced by compare-and-swap. Each move makes a new generation; before anyone
+moves on from generation g, ``history/g`` is written from the alias's own body, so a crash between the two loses nothing.
+Generations only grow, so an alias that moved away and back (A-B-A) is not the alias that was seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import operator
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from transfer_learning.errors import BadInput, Refused, StoreError
+from transfer_learning.store import documents, layout, manifests
+from transfer_learning.store.object_store import ObjectStore
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Alias:
+    """One generation of an alias."""
+
+    version: int
+    generation: int
+    """Counts the moves, from 1."""
+    nonce: str
+    """Of the write that made this generation."""
+    promote_id: str
+    """Of the task or command that asked for it; the same in every retry."""
+    actor: str
+    reason: str
+    previous: int | None
+    """The version before this move."""
+    as_of: str | None
+    """Time of the run whose data the version was judged on."""
+    at: str
+    """When it moved, ISO 8601."""
+    kind: Literal["promote", "rollback"] = "promote"
+    override_reason: str | None = None
+    """Why it was moved against the rules in ``overridden``."""
+    overridden: tuple[str, ...] = ()
+    """Codes of the refusals that the override set aside."""
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Alias:
+        """Build from the alias's document, or from its copy in the history."""
+        values = {field.name: body[field.name] for field in dataclasses.fields(cls) if field.name in body}
+        return cls(**{**values, "nonce": body.get("alias_nonce", body["nonce"]), "overridden": tuple(body.get("overridden", ()))})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {**dataclasses.asdict(self), "overridden": list(self.overridden)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Move:
+    """The outcome of asking an alias to move."""
+
+    alias: Alias
+    """As it stands now."""
+    moved: bool
+    """Whether the alias stands where this promote id moved it, now or in an earlier try."""
+    duplicate: Literal["", "current", "late"] = ""
+    """``current``: it stood there already; ``late``: this promote id moved it once, and others have moved it on since."""
+
+
+class AliasStore:
+    """The aliases of all models below one root."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._past: dict[tuple[str, str, int], Alias] = {}  # history never changes, so what was read once is kept
+
+    def read(self, name: str, alias: str = "champion") -> Alias | None:
+        """Return the alias as it stands, or None."""
+        document = documents.read(self._objects, layout.alias_key(name, alias))
+        return Alias.from_body(document.body) if document else None
+
+    def all(self, name: str) -> dict[str, Alias]:
+        """Return every alias of a model by its name."""
+        prefix = layout.aliases_prefix(name)
+        keys = [info.key.removeprefix(prefix) for info in self._objects.list(prefix)]
+        names = [key.removesuffix(".json") for key in keys if "/" not in key]
+        return {alias: found for alias in names if (found := self.read(name, alias))}
+
+    def history(self, name: str, alias: str = "champion") -> list[Alias]:
+        """Return every generation, oldest first, the present one included."""
+        current = self.read(name, alias)
+        return self._generations(name, alias, current) if current else []
+
+    def promote(
+        self,
+        name: str,
+        version: int,
+        *,
+        alias: str = "champion",
+        promote_id: str,
+        actor: str,
+        reason: str,
+        expected_generation: int | None,
+        as_of: str | None,
+        override_reason: str | None = None,
+    ) -> Move:
+        """Point the alias at a version, unless that breaks a rule.
+
+        Args:
+            name: of the model.
+            version: a published one.
+            alias: created when it does not exist.
+            promote_id: the same in every retry of the same task.
+            actor: who asks.
+            reason: why.
+            expected_generation: of the alias that the version was compared with; None: there was none.
+            as_of: time of the run, ISO 8601; its data may not be older than the champion's.
+            override_reason: sets broken rules aside, on record.
+
+        Raises:
+            Refused: no such version; or, without an override, the alias has moved, the data are older than the champion's, or
+                the version was rolled back from.
+            OutcomeUnknown: the answer was lost and could not be read back; the same promote id settles it.
+        """
+
+        def plan(current: Alias | None, past: list[Alias]) -> dict[str, Any] | None:
+            if current and current.version == version:
+                return None
+            manifests.require(self._objects, name, version, Refused)  # no override makes a version out of nothing
+            broken = list(_broken_rules(name, version, alias, current, past, expected_generation, as_of))
+            if broken and not override_reason:
+                raise broken[0]
+            codes = [refusal.code for refusal in broken]
+            record = {"override_reason": override_reason, "overridden": codes} if codes else {}
+            return {"version": version, "as_of": as_of, "reason": reason, "kind": "promote", **record}
+
+        return self._move(name, alias, promote_id, actor, plan)
+
+    def rollback(
+        self,
+        name: str,
+        *,
+        alias: str = "champion",
+        promote_id: str,
+        actor: str,
+        reason: str,
+        expected_generation: int | None = None,
+    ) -> Move:
+        """Point the alias at the newest earlier version that was not itself rolled back from since.
+
+        Args:
+            name: of the model.
+            alias: to move.
+            promote_id: the same in every retry of the same request.
+            actor: who asks.
+            reason: why.
+            expected_generation: refuse when the alias has moved on from it; None moves whatever is there.
+
+        Raises:
+            BadInput: there is no alias, or nothing to go back to.
+            Refused: the alias has moved.
+            OutcomeUnknown: as for ``promote``.
+        """
+
+        def plan(current: Alias | None, past: list[Alias]) -> dict[str, Any]:
+            if current is None:
+                raise BadInput("NO_ALIAS", f"model {name} has no alias {alias!r}, so there is nothing to roll back")
+            if expected_generation is not None and expected_generation != current.generation:
+                raise _has_moved(name, alias, current, expected_generation)
+            target = next((a for a in _ways_back(past) if _is_live(self._objects, name, a.version)), None)
+            if target is None:
+                raise BadInput(
+                    "NOTHING_BEFORE",
+                    f"no version of {name} was {alias} before version {current.version} and stands to be gone back to",
+                    "promote another version",
+                )
+            return {"version": target.version, "as_of": target.as_of, "reason": reason, "kind": "rollback"}
+
+        return self._move(name, alias, promote_id, actor, plan)
+
+    def _move(
+        self,
+        name: str,
+        alias: str,
+        promote_id: str,
+        actor: str,
+        plan: Callable[[Alias | None, list[Alias]], dict[str, Any] | None],
+    ) -> Move:
+        """Move the alias as ``plan`` says for what stands there, again and again until nobody comes in between."""
+        key = layout.alias_key(name, alias)
+        while True:
+            document = documents.read(self._objects, key)
+            current = Alias.from_body(document.body) if document else None
+            if current and current.promote_id == promote_id:
+                return Move(current, moved=True, duplicate="current")
+            past = self._generations(name, alias, current) if current else []
+            if current and any(earlier.promote_id == promote_id for earlier in past):
+                return Move(current, moved=False, duplicate="late")
+            change = plan(current, past)
+            if change is None:
+                assert current is not None
+                return Move(current, moved=False, duplicate="current")
+            body = {
+                **change,
+                "generation": current.generation + 1 if current else 1,
+                "previous": current.version if current else None,
+                "promote_id": promote_id,
+                "actor": actor,
+                "at": datetime.now(UTC).isoformat(),
+            }
+            if document:
+                self._keep(name, alias, document)
+                written, mine = documents.replace(self._objects, key, body, document.etag)
+            else:
+                written, mine = documents.create(self._objects, key, body)
+            if mine:
+                return Move(Alias.from_body(written.body), moved=True)
+
+    def _keep(self, name: str, alias: str, document: documents.Document) -> None:
+        """Write the present generation to the history, before it is moved on from."""
+        body = {**document.body, "alias_nonce": document.body["nonce"]}
+        key = layout.history_key(name, alias, body["generation"])
+        kept, _ = documents.create(self._objects, key, body)
+        if kept.body["alias_nonce"] != body["alias_nonce"]:
+            raise StoreError(f"{self._objects.full_uri(key)} is the past of another alias — was the alias file deleted by hand?")
+
+    def _generations(self, name: str, alias: str, current: Alias) -> list[Alias]:
+        return [*(self._generation(name, alias, g) for g in range(1, current.generation)), current]
+
+    def _generation(self, name: str, alias: str, generation: int) -> Alias:
+        where = (name, alias, generation)
+        if where not in self._past:
+            key = layout.history_key(name, alias, generation)
+            document = documents.read(self._objects, key)
+            if document is None:
+                raise StoreError(f"{self._objects.full_uri(key)} is missing — the history of the alias was damaged")
+            self._past[where] = Alias.from_body(document.body)
+        return self._past[where]
+
+
+def _broken_rules(
+    name: str, version: int, alias: str, current: Alias | None, past: list[Alias], expected: int | None, as_of: str | None
+) -> list[Refused]:
+    """Return every rule that the promotion breaks, each as one line."""
+    broken, advice = [], "give an override reason to promote it all the same"
+    if expected != (current.generation if current else None):
+        broken.append(_has_moved(name, alias, current, expected))
+    if current and as_of and current.as_of and _time(as_of) < _time(current.as_of):
+        what = f"the run of version {version} of {name} is as of {as_of}, and that of {alias} as of {current.as_of}"
+        broken.append(Refused("OLDER_DATA", what, advice))
+    if any(left == version for left, _ in _rolled_back(past)):
+        broken.append(Refused("ROLLED_BACK", f"version {version} of {name} was once rolled back from as {alias}", advice))
+    return broken
+
+
+def _has_moved(name: str, alias: str, current: Alias | None, expected: int | None) -> Refused:
+    now = f"version {current.version} in generation {current.generation}, moved by {current.actor}" if current else "not set"
+    then = "it was not set" if expected is None else f"generation {expected}"
+    return Refused(
+        "ALIAS_MOVED",
+        f"{alias} of {name} has moved since: expected {then}, found {now}",
+        "evaluate against the present one, or give an override reason",
+    )
+
+
+def _rolled_back(past: list[Alias]) -> list[tuple[int, int]]:
+    """Return the versions that were rolled back from, with the generation that did it."""
+    return [(before.version, after.generation) for before, after in itertools.pairwise(past) if after.kind == "rollback"]
+
+
+def _ways_back(past: list[Alias]) -> list[Alias]:
+    """Return the earlier generations that a rollback may go to, newest first.
+
+    Left out is what was rolled back from later on; a version that came back by override counts again.
+    """
+    left, current = _rolled_back(past), past[-1]
+    good = [
+        earlier
+        for earlier in past[:-1]
+        if earlier.version != current.version
+        and not any(version == earlier.version and generation > earlier.generation for version, generation in left)
+    ]
+    return sorted(good, key=operator.attrgetter("generation"), reverse=True)
+
+
+def _is_live(objects: ObjectStore, name: str, version: int) -> bool:
+    manifest = manifests.read(objects, name, version)
+    return manifest is not None and not manifest.get("pruned")
+
+
+def _time(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput("BAD_TIME", f"as_of {text[:40]!r} is not an ISO 8601 time") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,0 +1,77 @@
+"""Where everything about a model lies below the store's root. Every name is checked before it joins a key."""
+
+from __future__ import annotations
+
+import re
+
+from transfer_learning.errors import BadInput
+from transfer_learning.specs import check_name
+
+ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
+"""Publish ids, fingerprints and evaluation ids: a sha256 in hex, or a name."""
+
+
+def model_prefix(name: str) -> str:
+    """Return the prefix of everything about a model."""
+    return f"models/{check_name(name, 'model name')}/"
+
+
+def artifact_prefix(name: str, publish_id: str, nonce: str) -> str:
+    """Return the folder that one attempt of one publish writes to, without a slash at the end."""
+    return f"{model_prefix(name)}artifacts/{check_id(publish_id)}-{check_id(nonce)}"
+
+
+def intent_key(name: str, publish_id: str) -> str:
+    """Return the key of a publish's intent."""
+    return f"{model_prefix(name)}publishes/{check_id(publish_id)}.json"
+
+
+def ledger_key(name: str, publish_id: str) -> str:
+    """Return the key of the ledger of what a publish was trained on."""
+    return f"{model_prefix(name)}ledgers/{check_id(publish_id)}.parquet"
+
+
+def fingerprint_key(name: str, fingerprint: str) -> str:
+    """Return the key that finds the version of a fingerprint."""
+    return f"{model_prefix(name)}fingerprints/{check_id(fingerprint)}.json"
+
+
+def versions_prefix(name: str) -> str:
+    """Return the prefix of a model's version manifests."""
+    return f"{model_prefix(name)}versions/"
+
+
+def version_key(name: str, version: int) -> str:
+    """Return the key of a version's manifest, such as ``models/news/versions/000042.json``."""
+    return f"{versions_prefix(name)}{version:06d}.json"
+
+
+def evaluations_prefix(name: str, version: int | None = None) -> str:
+    """Return the prefix of the evaluations of one version, or of all of them."""
+    return f"{model_prefix(name)}evaluations/" + ("" if version is None else f"{version:06d}/")
+
+
+def aliases_prefix(name: str) -> str:
+    """Return the prefix of a model's aliases and their histories."""
+    return f"{model_prefix(name)}aliases/"
+
+
+def alias_key(name: str, alias: str) -> str:
+    """Return the key of an alias."""
+    return f"{aliases_prefix(name)}{check_name(alias, 'alias')}.json"
+
+
+def history_key(name: str, alias: str, generation: int) -> str:
+    """Return the key under which a past generation of an alias is kept."""
+    return f"{aliases_prefix(name)}{check_name(alias, 'alias')}/history/{generation}.json"
+
+
+def check_id(text: str) -> str:
+    """Return ``text`` if it is safe as one path segment.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if not isinstance(text, str) or not ID_PATTERN.fullmatch(text) or ".." in text:
+        raise BadInput("BAD_NAME", f"id {str(text)[:80]!r} is not allowed", "use [a-z0-9][a-z0-9._-]{0,127}")
+    return text

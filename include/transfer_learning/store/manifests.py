@@ -1,0 +1,68 @@
+"""Version manifests: ``versions/000042.json`` is the only commit of a publish. Reading them, and naming what there is."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from transfer_learning.errors import BadInput, nearest
+from transfer_learning.store import documents, layout
+from transfer_learning.store.object_store import ObjectStore
+
+Manifest = dict[str, Any]
+
+VERSION_FILE = re.compile(r"(\d{6,})\.json", re.ASCII)
+READERS = 8
+NAMED = 20
+"""How many versions an error names at most."""
+
+
+def names(objects: ObjectStore) -> list[str]:
+    """Return the models that have a version, in order."""
+    found = (info.key.split("/") for info in objects.list("models/"))
+    return sorted({parts[1] for parts in found if len(parts) == 4 and parts[2] == "versions"})
+
+
+def numbers(objects: ObjectStore, name: str) -> list[int]:
+    """Return the version numbers of a model, oldest first, pruned ones included."""
+    prefix = layout.versions_prefix(name)
+    found = (VERSION_FILE.fullmatch(info.key.removeprefix(prefix)) for info in objects.list(prefix))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def read(objects: ObjectStore, name: str, version: int) -> Manifest | None:
+    """Return the manifest of a version, or its tombstone, which has the key ``pruned``; None when there is no such number."""
+    document = documents.read(objects, layout.version_key(name, version)) if version > 0 else None
+    return document.body if document else None
+
+
+def read_all(objects: ObjectStore, name: str) -> list[Manifest]:
+    """Return every manifest of a model, oldest first, without pruned versions."""
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(lambda version: read(objects, name, version), numbers(objects, name))
+        return [manifest for manifest in found if manifest and not manifest.get("pruned")]
+
+
+def require(objects: ObjectStore, name: str, version: int, error: type[BadInput] = BadInput) -> Manifest:
+    """Return the manifest of a version that is there.
+
+    Raises:
+        BadInput: no such model or version, or a pruned one; what exists is named. ``error`` is a subclass to raise instead.
+    """
+    manifest = read(objects, name, version)
+    if manifest is not None and not manifest.get("pruned"):
+        return manifest
+    if manifest is not None:
+        raise error("VERSION_PRUNED", f"version {version} of model {name} was pruned", what_exists(objects, name))
+    raise error("NO_VERSION", f"model {name} has no version {version}", what_exists(objects, name))
+
+
+def what_exists(objects: ObjectStore, name: str) -> str:
+    """Return the part of an error's line that names the versions of a model, or the models when there is no such model."""
+    versions = [str(manifest["version"]) for manifest in read_all(objects, name)]
+    if versions:
+        more = f"{len(versions) - NAMED} older ones and " if len(versions) > NAMED else ""
+        return f"it has {more}{', '.join(versions[-NAMED:])}"
+    models = names(objects)
+    return f"the store has {', '.join(models[:NAMED])}{nearest(name, models)}" if models else "the store has no models yet"

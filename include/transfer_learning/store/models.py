@@ -1,0 +1,260 @@
+"""Published models. Publishing is exactly once: however often a task runs again, dies or loses an answer, there is one version.
+
+1. The folder goes to ``artifacts/<publish id>-<nonce>/``, which no other attempt writes to, and is verified there.
+2. ``publishes/<publish id>.json``, the intent, is created with the whole manifest and the newest version number then seen. If
+   another attempt of the same publish was first, its intent is adopted. One that garbage collection marked as abandoned
+   (``{"abandoned": true}``) is replaced.
+3. From that number upwards without gaps: an absent ``versions/N.json`` is created from the intent, one with the same publish id
+   is the same publish, anyone else's is passed by.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from transfer_learning.errors import BadInput, nearest
+from transfer_learning.refs import ModelRef
+from transfer_learning.settings import canonical_json
+from transfer_learning.store import artifacts, documents, layout, manifests
+from transfer_learning.store.aliases import AliasStore
+from transfer_learning.store.cache import Cache
+from transfer_learning.store.manifests import Manifest
+from transfer_learning.store.object_store import ObjectStore, OnBytes
+
+
+class ModelStore:
+    """Immutable, numbered versions of models below one root."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def publish(
+        self,
+        *,
+        name: str,
+        folder: Path,
+        publish_id: str,
+        fingerprint: str,
+        facts: dict[str, Any],
+        ledger: Path | None = None,
+        parents: Sequence[int] = (),
+        force: bool = False,
+        log: Callable[[str], None] = lambda _: None,
+    ) -> tuple[ModelRef, int]:
+        """Publish a folder as a new version, or find that this has happened already.
+
+        Args:
+            name: of the model.
+            folder: a plain model folder on this machine.
+            publish_id: the same in every retry of the same task; see ``jobs.publish_id``.
+            fingerprint: of the job; a version with the same one is returned and nothing is written.
+            facts: dataset, base, spec, metrics, as_of, numerics, dag, run: what the manifest tells.
+            ledger: Parquet file with the row keys and content keys that this model was trained on.
+            parents: versions of this model that it was trained from.
+            force: publish although the fingerprint is known.
+            log: told about progress.
+
+        Returns:
+            The version, and how many bytes this call uploaded for it.
+
+        Raises:
+            BadInput: a file is a pickle, a link or otherwise refused; a parent does not exist.
+            StoreError: the store failed; the same call again settles what happened.
+        """
+        found = None if force else self.find(name, fingerprint)
+        if found is not None:
+            log(f"Version {found.version} of {name} has this fingerprint: nothing to publish")
+            return found, 0
+        _check_facts(facts)
+        intent = documents.read(self._objects, layout.intent_key(name, publish_id))
+        uploaded = 0
+        if intent is None or intent.body.get("abandoned"):
+            manifest = {"name": name, "publish_id": publish_id, "fingerprint": fingerprint, "facts": facts}
+            manifest, uploaded = self._upload(folder, ledger, parents, manifest, log)
+            intent = self._declare(manifest, intent)
+        manifest = self._commit(name, intent.body)
+        self._remember(manifest)
+        return self._ref(manifest), uploaded
+
+    def find(self, name: str, fingerprint: str) -> ModelRef | None:
+        """Return the version with this fingerprint, unless it was pruned."""
+        pointer = documents.read(self._objects, layout.fingerprint_key(name, fingerprint))
+        manifest = manifests.read(self._objects, name, pointer.body["version"]) if pointer else None
+        if manifest is None or manifest.get("pruned") or manifest["fingerprint"] != fingerprint:
+            return None
+        return self._ref(manifest)
+
+    def names(self) -> list[str]:
+        """Return the names of all models with a version."""
+        return manifests.names(self._objects)
+
+    def versions(self, name: str) -> list[Manifest]:
+        """Return the manifests of a model, oldest first, without pruned versions."""
+        return manifests.read_all(self._objects, name)
+
+    def manifest(self, name: str, version: int) -> Manifest:
+        """Return the manifest of a version.
+
+        Raises:
+            BadInput: there is no such version, or it was pruned; those that exist are named.
+        """
+        return manifests.require(self._objects, name, version)
+
+    def resolve(self, name: str, selector: str) -> int:
+        """Return the version that an alias, ``latest`` or a number names.
+
+        Raises:
+            BadInput: there is none; what exists is named.
+        """
+        if selector.isascii() and selector.isdigit():
+            return int(self.manifest(name, int(selector))["version"])
+        if selector == "latest":
+            versions = self.versions(name)
+            if not versions:
+                raise BadInput("NO_VERSION", f"model {name} has no versions", manifests.what_exists(self._objects, name))
+            return int(versions[-1]["version"])
+        aliases = AliasStore(self._objects)
+        alias = aliases.read(name, selector)
+        if alias is None:
+            known = ", ".join(sorted(aliases.all(name))) or "none"
+            raise BadInput(
+                "NO_ALIAS",
+                f"model {name} has no alias {selector!r}{nearest(selector, [*aliases.all(name), 'latest'])}",
+                f"aliases: {known}; versions: {manifests.what_exists(self._objects, name)}",
+            )
+        return int(self.manifest(name, alias.version)["version"])
+
+    def fetch(
+        self, name: str, version: int, destination: Path, *, cache: Cache | None = None, on_bytes: OnBytes | None = None
+    ) -> Path:
+        """Download a version, every file verified; ``destination`` appears whole or not at all.
+
+        Raises:
+            BadInput: no such version; a file is not what was published; or the destination is taken.
+            StoreError: the store failed.
+        """
+        manifest = self.manifest(name, version)
+        return artifacts.fetch_folder(
+            self._objects, manifest["artifact"], manifest["files"], destination, cache=cache, on_bytes=on_bytes
+        )
+
+    def fetch_ledger(self, name: str, version: int, destination: Path) -> list[Path]:
+        """Download what a version was trained on: its own ledger and those of everything it was trained from.
+
+        Returns:
+            Parquet files below ``destination``, the version's own first; pruned ancestors count like any other.
+
+        Raises:
+            BadInput: no such version.
+        """
+        self.manifest(name, version)
+        destination.mkdir(parents=True, exist_ok=True)
+        files = []
+        for manifest in self._ancestry(name, version):
+            if manifest["ledger"] is not None:
+                path = destination / f"{manifest['name']}-{manifest['version']:06d}.parquet"
+                self._objects.download(manifest["ledger"], path)
+                files.append(path)
+        return files
+
+    def _ancestry(self, name: str, version: int) -> Iterator[Manifest]:
+        """Yield a version and everything it was trained from, other models of this store included, each once."""
+        waiting, seen = [(name, version)], set()
+        while waiting:
+            where = waiting.pop(0)
+            if where in seen:
+                continue
+            seen.add(where)
+            manifest = manifests.read(self._objects, *where) or manifests.require(self._objects, *where)
+            yield manifest
+            waiting += [(where[0], parent) for parent in manifest["parents"]]
+            base, _, number = str((manifest["facts"].get("base") or {}).get("uri", "")).partition("@")
+            if base.startswith("model://") and number.isdigit():
+                waiting.append((base.removeprefix("model://"), int(number)))
+
+    def _upload(
+        self, folder: Path, ledger: Path | None, parents: Sequence[int], manifest: Manifest, log: Callable[[str], None]
+    ) -> tuple[Manifest, int]:
+        """Bring files and ledger into the store; return the manifest that describes them, and the bytes uploaded."""
+        name, publish_id = manifest["name"], manifest["publish_id"]
+        files = artifacts.list_model_files(folder)
+        stored = self._stored_files(name, parents)
+        prefix = layout.artifact_prefix(name, publish_id, secrets.token_hex(8))
+        uploaded = artifacts.upload_folder(self._objects, folder, files, prefix, stored=stored, log=log)
+        key = layout.ledger_key(name, publish_id) if ledger else None
+        if ledger and key:
+            entry = artifacts.describe_file(ledger, ledger.name)
+            uploaded += artifacts.upload_file(self._objects, ledger, key, entry, scratch=folder.parent)
+        return {
+            **manifest,
+            "artifact": prefix,
+            "files": files,
+            "ledger": key,
+            "parents": list(parents),
+            "created": datetime.now(UTC).isoformat(),
+            "bytes_uploaded": uploaded,
+        }, uploaded
+
+    def _stored_files(self, name: str, parents: Sequence[int]) -> dict[str, str]:
+        """Return the key by sha256 of the files that the parents and the newest version already have in the store."""
+        known = [manifests.require(self._objects, name, parent) for parent in parents]
+        newest = manifests.read(self._objects, name, max(manifests.numbers(self._objects, name), default=0))
+        known += [newest] if newest and not newest.get("pruned") else []
+        return {entry["sha256"]: f"{manifest['artifact']}/{entry['path']}" for manifest in known for entry in manifest["files"]}
+
+    def _declare(self, manifest: Manifest, abandoned: documents.Document | None) -> documents.Document:
+        """Create the intent and return the one that stands: mine, or that of another attempt of the same publish."""
+        key = layout.intent_key(manifest["name"], manifest["publish_id"])
+        newest = max(manifests.numbers(self._objects, manifest["name"]), default=0)
+        body = {"publish_id": manifest["publish_id"], "newest": newest, "manifest": manifest}
+        if abandoned is None:
+            intent, _ = documents.create(self._objects, key, body)
+        else:
+            intent = abandoned
+        while intent.body.get("abandoned"):  # garbage collection took this publish for dead
+            intent, _ = documents.replace(self._objects, key, body, intent.etag)
+        return intent
+
+    def _commit(self, name: str, intent: dict[str, Any]) -> Manifest:
+        """Walk upwards from the newest version that the intent saw, and return the manifest of this publish."""
+        version = int(intent["newest"]) + 1
+        while True:
+            body = {**intent["manifest"], "version": version}
+            document, _ = documents.create(self._objects, layout.version_key(name, version), body)
+            if document.body["publish_id"] == intent["publish_id"]:
+                break
+            version += 1
+        if document.body.get("pruned"):
+            raise BadInput(
+                "VERSION_PRUNED", f"this publish was version {version} of {name}, which has been pruned", "start a new run"
+            )
+        return document.body
+
+    def _remember(self, manifest: Manifest) -> None:
+        """Let the fingerprint find this version, unless it already finds a newer one."""
+        key = layout.fingerprint_key(manifest["name"], manifest["fingerprint"])
+        body = {name: manifest[name] for name in ("fingerprint", "version", "publish_id")}
+        pointer, mine = documents.create(self._objects, key, body)
+        while not mine and pointer.body["version"] < manifest["version"]:
+            pointer, mine = documents.replace(self._objects, key, body, pointer.etag)
+
+    def _ref(self, manifest: Manifest) -> ModelRef:
+        return ModelRef(
+            name=manifest["name"],
+            version=manifest["version"],
+            uri=self._objects.full_uri(manifest["artifact"]),
+            publish_id=manifest["publish_id"],
+            fingerprint=manifest["fingerprint"],
+            as_of=manifest["facts"].get("as_of"),
+        )
+
+
+def _check_facts(facts: dict[str, Any]) -> None:
+    try:
+        canonical_json(facts)
+    except (TypeError, ValueError) as error:
+        raise BadInput("BAD_FACTS", f"what the manifest would tell does not fit JSON: {error}", "leave it out") from None
