@@ -85,6 +85,9 @@ def main() -> int:
     except (story.RunFailed, RuntimeError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
+    except SystemExit:
+        print("\nStopping ...")
+        raise
     finally:
         processes.stop()
         os.close(lock)

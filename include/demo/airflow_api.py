@@ -75,8 +75,10 @@ class AirflowApi:
         lines = [entry for entry in content if isinstance(entry, dict) and entry.get("level") in ("error", "critical")]
         if not lines:
             return "no error in its log"
-        details = [f"{cause['exc_type']}: {cause['exc_value']}" for cause in lines[-1].get("error_detail") or []]
-        return " ".join((details[0] if details else str(lines[-1]["event"])).split())
+        causes = lines[-1].get("error_detail") or [{"exc_type": "", "exc_value": lines[-1]["event"]}]
+        # The project's own errors are whole sentences; those of libraries need their name.
+        kind = "" if causes[0]["exc_type"].startswith("Airflow") else causes[0]["exc_type"]
+        return " ".join(f"{kind} {causes[0]['exc_value']}".split())
 
     def _get(self, path: str, **params: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._client.get(f"/api/v2{path}", params=params).raise_for_status().json()
