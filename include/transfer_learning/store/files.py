@@ -1,0 +1,84 @@
+"""Files that are complete or absent, and known by their hash."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from transfer_learning.errors import BadInput
+
+SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(sha256: str) -> str:
+    """Return ``sha256`` if it is one, in lower-case hex, and so safe as one path segment.
+
+    Raises:
+        BadInput: it is anything else.
+    """
+    if not SHA256.fullmatch(str(sha256)):
+        raise BadInput("BAD_NAME", f"{str(sha256)[:80]!r} is not a SHA-256")
+    return sha256
+
+
+@contextlib.contextmanager
+def room_for(path: Path, needed: int | Callable[[], int] | None = None) -> Iterator[None]:
+    """Turn a full disk into one line.
+
+    Args:
+        path: the file being written.
+        needed: its size when complete, bytes, or how to find out; None where nobody knows.
+
+    Raises:
+        BadInput: the disk, the quota or the file size limit is reached.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        size = needed() if callable(needed) else needed
+        what = "does not fit on the disk" if size is None else f"needs {size:,} bytes, and the disk is full"
+        raise BadInput("DISK_FULL", what, "make room or choose another disk", file=path) from error
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, needed: int | None = None) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` that takes its place when the block ends well, and vanishes otherwise.
+
+    Args:
+        path: replaced if it exists.
+        needed: its size when complete, bytes; None where nobody knows.
+
+    Raises:
+        BadInput: the disk is full.
+    """
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with room_for(path, needed):
+            yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Force a file or a folder's entries to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
