@@ -1,0 +1,150 @@
+"""Probabilities from a published folder. A row's result does not depend on the rows beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from transfer_learning.blocks.base_model import Base, load_base, read_config
+from transfer_learning.blocks.batching import length_batches, tokenize
+from transfer_learning.blocks.head import POOLINGS, TextClassifier
+from transfer_learning.blocks.safe_loading import check_files
+from transfer_learning.errors import BadInput, nearest
+
+TOKEN_BUDGET = 4096
+"""Padded tokens to one forward pass; a larger batch is no faster on two cores."""
+
+FORMATS = ("transformers", "sentence_transformers")
+
+
+class Classifier:
+    """A published text classifier, ready to predict in fp32.
+
+    Args:
+        model: backbone and head.
+        base: its tokenizer.
+        labels: label names in the order of the columns.
+        max_length: longer inputs are cut to this many tokens.
+        device: where it runs.
+    """
+
+    def __init__(self, model: TextClassifier, base: Base, labels: Sequence[str], max_length: int, device: str) -> None:
+        self.labels = list(labels)
+        self.max_length = max_length
+        self._model = model.eval().to(device)
+        self._tokenizer = base.tokenizer
+        self._device = device
+
+    def probabilities(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, on_rows: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the probability of each label, shape (rows, labels).
+
+        Each row is padded to its own length rounded up to 8 and batched with rows of that length only, and the head sees one
+        row at a time: matrix products of one and of many rows round differently.
+
+        Args:
+            texts: first texts.
+            pairs: second texts, or None.
+            on_rows: called after each batch with the number of rows done; what it raises ends the prediction.
+        """
+        if not texts:
+            return np.zeros((0, len(self.labels)))
+        tokens = tokenize(self._tokenizer, texts, pairs, self.max_length, segments=self._model.backbone.has_segments)
+        logits = np.zeros((len(texts), len(self.labels)))
+        done = 0
+        for rows in length_batches(tokens.lengths, TOKEN_BUDGET):
+            with torch.inference_mode():
+                features = self._model.features(tokens.batch(rows, self._device))
+                # A copy of its own: where a row lies in memory can change how its product is summed.
+                each = [self._model.head.classify(features[i : i + 1].clone()) for i in range(len(rows))]
+                logits[rows] = torch.cat(each).cpu().double().numpy()
+            done += len(rows)
+            if on_rows is not None:
+                on_rows(done)
+        return softmax(logits)
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities along the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
+    """Load a published folder, or a plain Hugging Face one with a classification head (labels from ``id2label``).
+
+    Only safetensors and JSON are read, and only from this folder.
+
+    Raises:
+        BadInput: a format we do not load, files that could run code, damaged weights, or labels that do not fit the head.
+    """
+    passport = _read_passport(folder)
+    config = read_config(folder)
+    check_files(folder)
+    labels = passport["labels"] if passport else [str(config.id2label[i]) for i in range(config.num_labels)]
+    pooled = passport is not None and passport["model_format"] == "sentence_transformers"
+    head = passport["heads"][0] if pooled and passport is not None else {}
+    pooling = str(head["pooling"]) if pooled else "architecture"
+    base = load_base(folder, labels, pooling, seed=0)
+    if not pooled and not base.head_reused:
+        raise BadInput(
+            "NO_HEAD",
+            f"its weights hold no classification head for {', '.join(labels[:10])}",
+            "evaluate a model that was fine-tuned",
+            file=folder,
+        )
+    model = TextClassifier(base.model, len(labels), pooling)
+    if pooled:
+        _load_dense(model, folder, str(head["file"]))
+    longest = int(passport["max_length"]) if passport else base.max_length
+    return Classifier(model, base, labels, min(longest, base.max_length), device)
+
+
+def _read_passport(folder: Path) -> dict[str, Any] | None:
+    """Return the passport with its labels and first head checked, or None for a folder without one."""
+    path = folder / "passport.json"
+    if not path.exists():
+        return None
+    try:
+        passport = json.loads(path.read_text(encoding="utf-8"))
+        kind, labels, heads = passport["model_format"], passport["labels"], passport["heads"]
+        sound = passport["format"] == 1 and isinstance(passport["max_length"], int) and passport["max_length"] > 0
+        sound = sound and len(labels) > 0 and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
+        if kind == "sentence_transformers":
+            sound = sound and heads[0]["pooling"] in POOLINGS and isinstance(heads[0]["file"], str)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise BadInput(
+            "BAD_PASSPORT", f"cannot be read: {type(error).__name__} {error}", "publish the model again", file=path
+        ) from None
+    if kind not in FORMATS:
+        raise BadInput(
+            "BAD_PASSPORT", f"a model of format {str(kind)!r} cannot be evaluated yet{nearest(str(kind), FORMATS)}", file=path
+        )
+    if not sound:
+        raise BadInput(
+            "BAD_PASSPORT", "is not one of format 1 with distinct labels and a head", "publish the model again", file=path
+        )
+    return dict(passport)
+
+
+def _load_dense(model: TextClassifier, folder: Path, name: str) -> None:
+    """Load the linear layer on pooled states; its file lies inside the folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()) or path.suffix != ".safetensors" or not path.is_file():
+        raise BadInput("NO_HEAD", f"there is no head file {name[:80]!r} in it", "publish the model again", file=folder)
+    check_files(path.parent)
+    weights = load_file(path)
+    assert model.pooled_head is not None
+    expected = {key: tuple(value.shape) for key, value in model.pooled_head.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in weights.items()}
+    if found != expected or not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise BadInput("NO_HEAD", f"the head has {found}, expected {expected}", "publish the model again", file=path)
+    model.pooled_head.load_state_dict(weights)
