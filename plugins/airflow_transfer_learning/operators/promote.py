@@ -77,15 +77,21 @@ class PromoteOperator(TransferLearningOperator):
 
     def move(self, store: Store, verdict: VerdictRef, candidate: ModelRef, context: Context) -> Move:
         """Move the alias, if the rules or an override allow it."""
-        if not self.override_reason:
+        reason = " ".join(verdict.sentences)[:1000]
+        try:
             refuse_unproved(store, verdict, candidate)
+        except Refused as refusal:
+            if not self.override_reason:
+                raise
+            self.log.warning("%s — overridden: %s", refusal, self.override_reason)
+            reason = f"override of {refusal.code}: {self.override_reason}; {reason}"
         return store.aliases.promote(
             candidate.name,
             candidate.version,
             alias=self.alias,
             promote_id=self.publish_id(context, candidate.name, f"promote {self.alias} {candidate.version}"),
             actor=run_actor(context),
-            reason=" ".join(verdict.sentences)[:1000],
+            reason=reason,
             expected_generation=verdict.champion_generation,
             as_of=verdict.as_of,
             override_reason=self.override_reason or None,
@@ -98,13 +104,10 @@ def refuse_unproved(store: Store, verdict: VerdictRef, candidate: ModelRef) -> N
     Raises:
         Refused: the verdict is against it, or it was never evaluated.
     """
-    version = f"version {candidate.version} of {candidate.name}"
     if not verdict.passed:
-        raise Refused(
-            "REFUSED", f"{version} was {verdict.decision}: {' '.join(verdict.sentences)}", "set override_reason to promote it"
-        )
-    if not any(stored["passed"] for stored in store.evaluations.read(candidate.name, candidate.version)):
-        raise Refused("UNEVALUATED", f"{version} has no stored evaluation that it passed", "evaluate it, or set override_reason")
+        what = f"version {candidate.version} of {candidate.name} was {verdict.decision}: {' '.join(verdict.sentences)}"
+        raise Refused("NOT_PASSED", what, "set override_reason to promote it all the same")
+    store.evaluations.require_passed(candidate.name, candidate.version)
 
 
 def event(verdict: VerdictRef, candidate: ModelRef, move: Move) -> dict[str, Any]:
