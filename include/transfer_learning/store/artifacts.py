@@ -185,17 +185,20 @@ def megabytes(count: int) -> str:
 def _obtain(
     objects: ObjectStore, key: str, entry: Mapping[str, Any], target: Path, cache: Cache | None, on_bytes: OnBytes | None
 ) -> None:
+    def download(path: Path) -> None:
+        objects.download(key, path, on_bytes)
+        if not _is_entry(path, entry):
+            raise BadInput(
+                "HASH_MISMATCH",
+                f"{entry['path']} is not what was published: its bytes have changed",
+                "publish the model again, or take another version",
+                file=objects.full_uri(key),
+            )
+
     if cache is not None:
-        cache.fetch(entry["sha256"], lambda path: objects.download(key, path, on_bytes), link=target)
+        cache.fetch(entry["sha256"], download, link=target)
     else:
-        objects.download(key, target, on_bytes)
-    if not _is_entry(target, entry):
-        raise BadInput(
-            "HASH_MISMATCH",
-            f"{entry['path']} is not what was published: its bytes have changed",
-            "publish the model again, or take another version",
-            file=objects.full_uri(key),
-        )
+        download(target)
     refuse_pickle(target)
 
 

@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from learning.store.faults import DyingObjectStore, FaultyObjectStore, ForgetfulObjectStore, Killed
+from learning.store.tiny import digest, promote, publish, write_ledger, write_model
+from transfer_learning.errors import BadInput, StoreError
+from transfer_learning.store import documents, layout
+from transfer_learning.store.aliases import AliasStore
+from transfer_learning.store.cache import Cache
+from transfer_learning.store.models import ModelStore
+from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore
+
+
+def versions(objects: ObjectStore, name: str = "news") -> list[int]:
+    return [manifest["version"] for manifest in ModelStore(objects).versions(name)]
+
+
+def test_a_published_folder_comes_back_byte_for_byte(objects: ObjectStore, tmp_path: Path) -> None:
+    facts = {"as_of": "2026-01-02T00:00:00+00:00", "dataset": {"name": "bbc", "rows": 80}}
+
+    ref, uploaded = publish(objects, tmp_path, seed=1, facts=facts)
+    folder = ModelStore(objects).fetch("news", 1, tmp_path / "fetched")
+
+    sent = tmp_path / digest(1)[:8]
+    assert {p.relative_to(sent): p.read_bytes() for p in sent.rglob("*") if p.is_file()} == {
+        p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+    manifest = ModelStore(objects).manifest("news", 1)
+    assert (ref.version, ref.as_of, manifest["facts"]) == (1, facts["as_of"], facts)
+    assert uploaded == manifest["bytes_uploaded"] == sum(file["bytes"] for file in manifest["files"])
+    assert ref.uri == f"{objects.uri}/{manifest['artifact']}"
+
+
+def test_everything_lies_where_the_layout_says(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, seed=1, ledger=write_ledger(tmp_path / "ledger.parquet", "row"))
+    artifact = ModelStore(objects).manifest("news", 1)["artifact"]
+    publish_id, fingerprint = digest("publish", 1), digest("fingerprint", 1)
+
+    assert artifact.startswith(f"models/news/artifacts/{publish_id}-")
+    assert [info.key for info in objects.list("models/")] == sorted(
+        [
+            *(f"{artifact}/{name}" for name in ("config.json", "frozen.safetensors", "head/model.safetensors", "vocab.txt")),
+            f"models/news/fingerprints/{fingerprint}.json",
+            f"models/news/ledgers/{publish_id}.parquet",
+            f"models/news/publishes/{publish_id}.json",
+            "models/news/versions/000001.json",
+        ]
+    )
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_publishing_twice_makes_one_version(objects: ObjectStore, tmp_path: Path, force: bool) -> None:
+    first, _ = publish(objects, tmp_path, seed=1, force=force)
+    again, uploaded = publish(objects, tmp_path, seed=1, force=force)
+
+    assert (again, uploaded, versions(objects)) == (first, 0, [1])
+
+
+def test_the_same_training_in_another_run_is_the_same_version_unless_forced(objects: ObjectStore, tmp_path: Path) -> None:
+    first, _ = publish(objects, tmp_path, seed=1)
+
+    again, _ = publish(objects, tmp_path, seed=1, publish_id=digest("another run"))
+    forced, _ = publish(objects, tmp_path, seed=1, publish_id=digest("a third run"), force=True)
+
+    assert (first.version, again.version, forced.version) == (1, 1, 2)
+    assert ModelStore(objects).find("news", digest("fingerprint", 1)) == forced
+
+
+def test_files_that_the_newest_version_has_are_copied_and_not_uploaded(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, seed=1)
+    watched = FaultyObjectStore(objects)
+
+    _, uploaded = publish(watched, tmp_path, seed=2)
+
+    files = {file["path"]: file["bytes"] for file in ModelStore(objects).manifest("news", 2)["files"]}
+    assert uploaded == files["head/model.safetensors"] < files["frozen.safetensors"]
+    assert [call.rpartition("/")[2] for call in watched.calls if call.startswith("upload")] == ["model.safetensors"]
+    ModelStore(objects).fetch("news", 2, tmp_path / "fetched")
+
+
+def test_files_of_an_older_parent_are_copied(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, seed=1)
+    publish(objects, tmp_path, seed=2)
+
+    _, uploaded = publish(objects, tmp_path, seed=1, parents=[1], publish_id=digest("again"), force=True)
+
+    assert (uploaded, ModelStore(objects).manifest("news", 3)["parents"]) == (0, [1])
+
+
+def test_a_parents_damaged_file_is_uploaded_instead_of_copied(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, seed=1)
+    objects.put(f"{ModelStore(objects).manifest('news', 1)['artifact']}/frozen.safetensors", b"damaged")
+
+    publish(objects, tmp_path, seed=2)
+
+    ModelStore(objects).fetch("news", 2, tmp_path / "fetched")
+
+
+def test_publishers_at_the_same_time_get_contiguous_versions(
+    new_objects: Callable[[], ObjectStore], tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        refs = list(pool.map(lambda seed: publish(new_objects(), tmp_path, seed)[0], range(8)))
+
+    assert sorted(ref.version for ref in refs) == versions(new_objects()) == list(range(1, 9))
+
+
+def test_attempts_of_one_publish_at_the_same_time_make_one_version(
+    new_objects: Callable[[], ObjectStore], tmp_path: Path
+) -> None:
+    barrier = threading.Barrier(4)
+
+    def attempt(number: int) -> int:
+        barrier.wait()
+        return publish(new_objects(), tmp_path / str(number), seed=1)[0].version
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(attempt, range(4))) == [1, 1, 1, 1]
+    assert versions(new_objects()) == [1]
+
+
+def calls_of_a_publish(objects: ObjectStore, tmp_path: Path) -> range:
+    """The numbers of the calls that a second publish makes; every seventh where a server makes each trial slow."""
+    watched = FaultyObjectStore(objects)
+    publish(objects, tmp_path, 1, "counted")
+    publish(watched, tmp_path, 2, "counted", ledger=write_ledger(tmp_path / "counted.parquet", "row"))
+    return range(1, len(watched.calls) + 1, 7 if objects.uri.startswith("s3://") else 1)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_publisher_killed_at_any_call_leaves_the_old_state_or_the_new_one(
+    objects: ObjectStore, tmp_path: Path, after: bool
+) -> None:
+    ledger = write_ledger(tmp_path / "ledger.parquet", "row")
+    for call in calls_of_a_publish(objects, tmp_path):
+        name = f"news-{call}"
+        publish(objects, tmp_path, 1, name)
+
+        with pytest.raises(Killed):
+            publish(DyingObjectStore(objects, call, after=after), tmp_path, 2, name, ledger=ledger)
+
+        seen = versions(objects, name)
+        assert seen in ([1], [1, 2]), call
+        ModelStore(objects).fetch(name, seen[-1], tmp_path / "seen" / name)
+        ref, _ = publish(objects, tmp_path, 2, name, ledger=ledger)
+        assert (ref.version, versions(objects, name)) == (2, [1, 2]), call
+        assert ModelStore(objects).find(name, ref.fingerprint) == ref
+        ModelStore(objects).fetch(name, 2, tmp_path / "retried" / name)
+
+
+@pytest.mark.parametrize("seed", [1, 2], ids=["as a lost race", "as unknown"])
+def test_a_lost_answer_at_any_call_never_makes_a_second_version(objects: ObjectStore, tmp_path: Path, seed: int) -> None:
+    settled = 0
+    for call in calls_of_a_publish(objects, tmp_path):
+        name = f"news-{call}"
+        publish(objects, tmp_path, 1, name)
+        forgetful = ForgetfulObjectStore(objects, at=call, seed=seed)
+
+        try:
+            ref, _ = publish(forgetful, tmp_path, 2, name)
+            settled += 1
+        except StoreError as error:
+            assert error.retryable, call
+            ref, _ = publish(objects, tmp_path, 2, name)
+
+        assert (ref.version, versions(objects, name)) == (2, [1, 2]), call
+    assert settled > 0
+
+
+def test_a_lost_answer_to_any_write_is_settled_without_a_retry(tmp_path: Path) -> None:
+    objects = MemoryObjectStore()
+
+    for seed in range(40):
+        publish(ForgetfulObjectStore(objects, share=0.3, seed=seed), tmp_path, seed)
+
+    assert versions(objects) == list(range(1, 41))
+
+
+def test_a_retry_never_writes_where_an_earlier_attempt_wrote(objects: ObjectStore, tmp_path: Path) -> None:
+    watched = FaultyObjectStore(objects)
+    publish(watched, tmp_path, 1, "counted")
+    intent = next(i for i, call in enumerate(watched.calls, 1) if call.startswith("put models/counted/publishes/"))
+    with pytest.raises(Killed):
+        publish(DyingObjectStore(objects, intent, after=False), tmp_path, seed=1)
+    earlier = {info.key for info in objects.list("models/news/artifacts/")}
+
+    publish(objects, tmp_path, seed=1)
+
+    artifact = ModelStore(objects).manifest("news", 1)["artifact"]
+    assert earlier
+    assert not any(key.startswith(f"{artifact}/") for key in earlier)
+
+
+def test_an_intent_without_a_version_is_completed_without_uploading(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, seed=1)
+    manifest = ModelStore(objects).manifest("news", 1)
+    objects.delete("models/news/versions/000001.json")
+    objects.delete(layout.fingerprint_key("news", manifest["fingerprint"]))
+
+    ref, uploaded = publish(objects, tmp_path, seed=1)
+
+    assert (ref.version, uploaded) == (1, 0)
+    assert ModelStore(objects).manifest("news", 1)["artifact"] == manifest["artifact"]
+
+
+def test_an_abandoned_intent_is_replaced(objects: ObjectStore, tmp_path: Path) -> None:
+    documents.create(objects, layout.intent_key("news", digest("publish", 1)), {"abandoned": True})
+
+    ref, _ = publish(objects, tmp_path, seed=1)
+
+    assert (ref.version, versions(objects)) == (1, [1])
+    ModelStore(objects).fetch("news", 1, tmp_path / "fetched")
+
+
+def test_an_intent_abandoned_while_its_files_were_on_the_way_is_replaced(tmp_path: Path) -> None:
+    class Abandoning(FaultyObjectStore):
+        def upload(self, key, path, on_bytes=None):
+            documents.create(self._inner, layout.intent_key("news", digest("publish", 1)), {"abandoned": True})
+            super().upload(key, path, on_bytes)
+
+    objects = Abandoning(MemoryObjectStore())
+
+    ref, _ = publish(objects, tmp_path, seed=1)
+
+    assert (ref.version, versions(objects)) == (1, [1])
+
+
+def prune(objects: ObjectStore, version: int) -> None:
+    key = layout.version_key("news", version)
+    document = documents.read(objects, key)
+    assert document is not None
+    documents.replace(objects, key, {**document.body, "pruned": {"at": "2026-01-01"}}, document.etag)
+
+
+def test_a_pruned_version_is_no_hit_and_its_number_is_never_used_again(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, seed=1)
+    prune(objects, 1)
+
+    assert ModelStore(objects).find("news", digest("fingerprint", 1)) is None
+    ref, _ = publish(objects, tmp_path, seed=1, publish_id=digest("another run"))
+
+    assert (ref.version, versions(objects)) == (2, [2])
+    assert ModelStore(objects).find("news", digest("fingerprint", 1)) == ref
+    with pytest.raises(BadInput, match=r"^VERSION_PRUNED version 1 of model news was pruned — it has 2$"):
+        ModelStore(objects).manifest("news", 1)
+
+
+def test_a_version_is_found_by_number_alias_and_latest(objects: ObjectStore, tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        publish(objects, tmp_path, seed)
+    promote(AliasStore(objects), 2)
+
+    models = ModelStore(objects)
+    assert [models.resolve("news", selector) for selector in ("1", "champion", "latest")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "selector", "line"),
+    [
+        ("news", "9", "NO_VERSION model news has no version 9 — it has 1, 2"),
+        ("news", "0", "NO_VERSION model news has no version 0 — it has 1, 2"),
+        ("news", "chmpion", "NO_ALIAS model news has no alias 'chmpion'; did you mean 'champion'? — aliases: champion; versions: it has 1, 2"),
+        ("newz", "1", "NO_VERSION model newz has no version 1 — the store has news; did you mean 'news'?"),
+        ("newz", "latest", "NO_VERSION model newz has no versions — the store has news; did you mean 'news'?"),
+    ],
+)
+def test_what_does_not_exist_is_one_line_that_names_what_does(tmp_path: Path, name: str, selector: str, line: str) -> None:
+    objects = MemoryObjectStore()
+    for seed in (1, 2):
+        publish(objects, tmp_path, seed)
+    promote(AliasStore(objects), 1)
+
+    with pytest.raises(BadInput) as caught:
+        ModelStore(objects).resolve(name, selector)
+
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("name", ["../news", "a/b", "", "News", "%2e%2e", "a..b", "a\n", "ｎews"])
+def test_a_name_that_could_leave_the_root_is_refused(name: str, tmp_path: Path) -> None:
+    objects = MemoryObjectStore()
+
+    with pytest.raises(BadInput, match="BAD_NAME"):
+        publish(objects, tmp_path, seed=1, name=name)
+
+    assert not list(objects.list(""))
+
+
+def test_figures_that_are_no_numbers_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    objects = MemoryObjectStore()
+
+    with pytest.raises(BadInput, match="BAD_FACTS"):
+        publish(objects, tmp_path, seed=1, facts={"metrics": {"loss": float("nan")}})
+
+    assert not list(objects.list(""))
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["plain", "cached"])
+def test_a_flipped_bit_is_refused_with_the_files_name_and_nothing_appears(
+    objects: ObjectStore, tmp_path: Path, cached: bool
+) -> None:
+    publish(objects, tmp_path, seed=1)
+    key = f"{ModelStore(objects).manifest('news', 1)['artifact']}/head/model.safetensors"
+    data = bytearray(objects.get(key).data)
+    data[-1] ^= 1
+    objects.put(key, bytes(data))
+    cache = Cache(tmp_path / "cache") if cached else None
+
+    with pytest.raises(BadInput, match=r"head/model\.safetensors"):
+        ModelStore(objects).fetch("news", 1, tmp_path / "out" / "fetched", cache=cache)
+
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_second_fetch_with_a_cache_downloads_nothing(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, seed=1)
+    cache, counted = Cache(tmp_path / "cache"), list[int]()
+    ModelStore(objects).fetch("news", 1, tmp_path / "first", cache=cache, on_bytes=counted.append)
+    downloaded = sum(counted)
+
+    ModelStore(objects).fetch("news", 1, tmp_path / "second", cache=cache, on_bytes=counted.append)
+
+    assert downloaded == sum(counted) == ModelStore(objects).manifest("news", 1)["bytes_uploaded"]
+    assert (tmp_path / "second" / "vocab.txt").read_text() == (tmp_path / "first" / "vocab.txt").read_text()
+
+
+def test_a_ledger_comes_with_those_of_everything_the_version_was_trained_from(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, 1, "base", ledger=write_ledger(tmp_path / "0.parquet", "base"))
+    base = {"base": {"uri": "model://base@1", "digest": "0"}}
+    publish(objects, tmp_path, 2, ledger=write_ledger(tmp_path / "1.parquet", "first"), facts=base)
+    publish(objects, tmp_path, 3, ledger=write_ledger(tmp_path / "2.parquet", "second"), parents=[1])
+    publish(objects, tmp_path, 4, parents=[2])
+    prune(objects, 1)
+
+    files = ModelStore(objects).fetch_ledger("news", 3, tmp_path / "ledgers")
+
+    assert [path.name for path in files] == ["news-000002.parquet", "news-000001.parquet", "base-000001.parquet"]
+    assert len({bytes(pyarrow.parquet.read_table(path)["row_key"][0].as_py()) for path in files}) == 3
+
+
+def test_a_parent_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="NO_VERSION model news has no version 7"):
+        publish(MemoryObjectStore(), tmp_path, seed=1, parents=[7])
+
+
+def test_progress_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transfer_learning.store.artifacts.LOG_SECONDS", 0.0)
+    lines: list[str] = []
+
+    ModelStore(MemoryObjectStore()).publish(
+        name="news", folder=write_model(tmp_path / "m"), publish_id="p", fingerprint="f", facts={}, log=lines.append
+    )
+
+    assert lines[0].startswith("Storing: ")
+    assert lines[-1].startswith("Stored 4 files, 0.0 MB: 0.0 MB uploaded")
