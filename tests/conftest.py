@@ -6,11 +6,15 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from demo.seaweedfs import SeaweedFS
 from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 BUCKET = "tests"
 
@@ -22,9 +26,15 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
         yield server
 
 
-@pytest.fixture(
-    params=["memory", "local", pytest.param("s3", marks=pytest.mark.integration)],
-)
+@pytest.fixture(scope="session")
+def s3(seaweedfs: SeaweedFS) -> S3Client:
+    """A client of the running server, made as the store makes its own."""
+    from transfer_learning.store.s3 import s3_client
+
+    return s3_client(seaweedfs.endpoint, access_key=seaweedfs.access_key, secret_key=seaweedfs.secret_key)
+
+
+@pytest.fixture(params=["memory", "local", pytest.param("s3", marks=pytest.mark.integration)])
 def new_objects(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], ObjectStore]:
     """Makes further clients of the same, fresh root, as another process would."""
     if request.param == "memory":
@@ -36,7 +46,7 @@ def new_objects(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], 
         return lambda: LocalObjectStore(tmp_path / "store")
     from transfer_learning.store.s3 import S3ObjectStore
 
-    client = request.getfixturevalue("seaweedfs").client()
+    client = request.getfixturevalue("s3")
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:40]
     prefix = f"{name}{uuid.uuid4().hex[:8]}"
     return lambda: S3ObjectStore(client, BUCKET, prefix)

@@ -16,7 +16,7 @@ from pathlib import Path
 from transfer_learning.errors import BadInput, ObjectMissing, PreconditionFailed
 
 OnBytes = Callable[[int], None]
-"""Called with the number of bytes just transferred."""
+"""Called with the number of bytes just transferred, from several threads; negative where they must be sent again."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,6 +105,7 @@ class MemoryObjectStore(ObjectStore):
         self._lock = threading.RLock()
 
     def get(self, key: str) -> Stored:
+        check_key(key)
         with self._lock:
             if key not in self._objects:
                 raise ObjectMissing(f"no object {self.uri}/{key}")
@@ -143,6 +144,7 @@ class MemoryObjectStore(ObjectStore):
         return iter([ObjectInfo(key, len(data), modified) for key, (data, modified) in found])
 
     def delete(self, key: str) -> None:
+        check_key(key)
         with self._lock:
             self._objects.pop(key, None)
 
