@@ -76,7 +76,7 @@ class Tokens:
         return len(self.starts) - 1
 
     def batch(self, rows: Sequence[int], device: str = "cpu") -> dict[str, torch.Tensor]:
-        """Return ``input_ids``, ``attention_mask`` and, where the model has segments, ``token_type_ids``: int64 (rows, length)."""
+        """Return ``input_ids``, ``attention_mask`` and, with segments, ``token_type_ids``: int64 (rows, length)."""
         length = padded(max(int(self.starts[row + 1] - self.starts[row]) for row in rows))
         ids = np.full((len(rows), length), self.pad_id, dtype=np.int64)
         mask, segments = np.zeros_like(ids), np.zeros_like(ids)

@@ -1,0 +1,248 @@
+"""A strategy as phases in order: features, head, fine_tune; each resumes from its own position."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from transfer_learning.blocks import freezing, probe
+from transfer_learning.blocks.batching import Tokens
+from transfer_learning.blocks.checkpoint import Checkpoints, Snapshot
+from transfer_learning.blocks.defaults import Plan
+from transfer_learning.blocks.head import TextClassifier
+from transfer_learning.blocks.train_loop import Examples, Phase, State, evaluate, load_weights, train, weight_groups
+from transfer_learning.specs import FineTuneSpec
+from transfer_learning.stage import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Tokenised rows with targets; the training rows come first, then ``validation`` rows."""
+
+    tokens: Tokens
+    targets: torch.Tensor
+    """Class numbers, int64, on the CPU."""
+    validation: int
+    """How many of the last rows are the validation split."""
+    class_weights: torch.Tensor | None
+
+    @property
+    def rows(self) -> int:
+        """Training rows."""
+        return len(self.tokens) - self.validation
+
+
+class Adaptation:
+    """Runs the phases of one strategy.
+
+    Args:
+        classifier: on its device.
+        data: rows.
+        spec: the settings as given.
+        plan: the same with nothing left open.
+        run: hears about progress; its numerics are saved in every checkpoint.
+        checkpoints: where to write.
+        snapshot: where to go on, or None.
+    """
+
+    def __init__(
+        self,
+        classifier: TextClassifier,
+        data: Data,
+        spec: FineTuneSpec,
+        plan: Plan,
+        run: Run,
+        checkpoints: Checkpoints,
+        snapshot: Snapshot | None,
+    ) -> None:
+        self.classifier, self.data, self.spec, self.plan, self.run = classifier, data, spec, plan, run
+        self._checkpoints, self._snapshot = checkpoints, snapshot
+        self.finished: dict[str, dict[str, Any]] = dict(snapshot.facts["finished"]) if snapshot else {}
+        """Ticks, history and best epoch of each finished phase."""
+        self._device = str(run.numerics["device"])
+
+    def run_phases(self) -> None:
+        """Run what is left of the strategy.
+
+        Raises:
+            Diverged, OutOfMemory, Stopped: as the train loop.
+        """
+        if self._snapshot and "weights" in self._snapshot.files:
+            named = dict(self.classifier.named_parameters())
+            stored = self._snapshot.files["weights"]
+            load_weights({name: named[name] for name in stored}, stored)
+        if self.plan.strategy != "full" and "head" not in self.finished:
+            self._train_head()
+        if self.plan.strategy != "linear_probe":
+            self._fine_tune()
+
+    def score(self) -> dict[str, float]:
+        """Return ``train_loss`` of the last epoch, or of the fitted head, and the figures of the validation split."""
+        self.classifier.eval()
+        examples, rows = self._on_tokens(), self.data.rows
+        history = [entry for finished in self.finished.values() for entry in finished.get("history", [])]
+        losses = {"train_loss": history[-1]["train_loss"]} if history else self._score("train", examples(range(rows)))
+        held_out = examples(range(rows, len(self.data.tokens)))
+        return losses | (self._score("validation", held_out) if self.data.validation else {})
+
+    def _score(self, split: str, examples: Examples) -> dict[str, float]:
+        found = evaluate(examples, lambda: self._checkpoints.poll(self._ticks(), lambda: Snapshot({}, {})))
+        return {f"{split}_{name}": value for name, value in found.items()}
+
+    def _train_head(self) -> None:
+        trained = freezing.freeze_below(self.classifier, len(self.classifier.backbone.blocks))
+        features = self._features()
+        if self.plan.to_convergence:
+            self._fit_head(features)
+            return
+        phase = self._phase("head", trained, self._on_features(features), self.plan.head_epochs)
+        self._train(phase, {"features": {"train": features}})
+
+    def _features(self) -> torch.Tensor:
+        """Return the features of all rows, from the checkpoint as far as it has them."""
+        self.classifier.eval()
+        stored = self._snapshot.files.get("features", {}) if self._snapshot else {}
+        if "train" in stored:
+            return stored["train"]
+        batches = len(probe.feature_batches(self.data.tokens))
+        done = stored.get("partial", torch.empty(0, self.classifier.backbone.width))
+
+        def poll(number: int, so_far: Callable[[], torch.Tensor]) -> None:
+            self.run.progress(phase="features", step=number, steps=batches)
+            self._checkpoints.poll(number, lambda: self._snapshot_of("features", {"features": {"partial": so_far()}}))
+
+        with self._arithmetic():
+            features = probe.extract_features(self.classifier, self.data.tokens, self._device, done, poll)
+        self.finished["features"] = {"ticks": batches}
+        return features
+
+    def _fit_head(self, features: torch.Tensor) -> None:
+        head = self.classifier.pooled_head
+        assert head is not None
+        rows = self.data.rows
+        fitted = probe.fit_linear(
+            features[:rows],
+            self.data.targets[:rows],
+            head.linear.out_features,
+            balanced=self.spec.class_weights == "balanced",
+            seed=self.spec.seed,
+        )
+        load_weights(dict(head.linear.named_parameters()), fitted)
+        self.finished["head"] = {"ticks": 1, "history": [], "best_epoch": 0}
+        weights = {name: p.detach() for name, p in self.classifier.head_parameters().items()}
+        self._checkpoints.poll(self._ticks(), lambda: self._snapshot_of("head", {"weights": weights}), epoch_end=True)
+
+    def _fine_tune(self) -> None:
+        block = freezing.first_trained_block(self.classifier, self.spec.unfreeze_blocks)
+        trained = freezing.freeze_below(self.classifier, block)
+        self._train(self._phase("fine_tune", trained, self._on_tokens(), self.plan.epochs), {})
+
+    def _train(self, phase: Phase, extra: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        state = self._state(phase)
+        before = self._ticks()
+
+        def save(epoch_end: bool) -> None:
+            best = before + state.best_epoch * phase.per_epoch if state.best_epoch else None
+            tick = before + state.step
+            self._checkpoints.poll(
+                tick, lambda: self._snapshot_of(phase.name, files_of(phase, state, extra), state), epoch_end=epoch_end, best=best
+            )
+
+        train(phase, state, self.run, save)
+        self.run.numerics["micro_batch"] = state.micro_batch
+        self.finished[phase.name] = {"ticks": state.step, "history": state.history, "best_epoch": state.best_epoch}
+
+    def _state(self, phase: Phase) -> State:
+        """Return the state to start from; the optimizer gets its own from the same checkpoint."""
+        if self._snapshot is None or self._snapshot.facts["phase"] != phase.name or "state" not in self._snapshot.facts:
+            return State(micro_batch=self.plan.micro_batch)
+        stored = dict(self._snapshot.facts["state"])
+        stored["micro_batch"] = min(stored["micro_batch"], self.plan.micro_batch)
+        for key, value in self._snapshot.files["optimizer"].items():
+            name, _, slot = key.rpartition("/")
+            parameter = phase.trained[name]
+            phase.optimizer.state[parameter][slot] = value if slot == "step" else value.to(parameter.device)
+        return State(**stored, best=dict(self._snapshot.files.get("best", {})))
+
+    def _snapshot_of(self, phase: str, files: Mapping[str, Mapping[str, torch.Tensor]], state: State | None = None) -> Snapshot:
+        facts: dict[str, Any] = {"phase": phase, "finished": self.finished, "numerics": dict(self.run.numerics)}
+        if state is not None:
+            facts["state"] = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name != "best"}
+        return Snapshot(files, facts)
+
+    def _ticks(self) -> int:
+        return sum(int(entry["ticks"]) for entry in self.finished.values())
+
+    def _phase(self, name: str, trained: dict[str, nn.Parameter], examples: Callable[[range], Examples], epochs: int) -> Phase:
+        rows, spec = self.data.rows, self.spec
+        head = {key: parameter for key, parameter in trained.items() if key in self.classifier.head_parameters()}
+        backbone = {key: parameter for key, parameter in trained.items() if key not in head}
+        groups = weight_groups(backbone, self.plan.backbone_lr, spec.weight_decay)
+        groups += weight_groups(head, self.plan.head_lr, spec.weight_decay)
+        return Phase(
+            name=name,
+            train=examples(range(rows)),
+            validation=examples(range(rows, len(self.data.tokens))) if self.data.validation else None,
+            trained=trained,
+            optimizer=torch.optim.AdamW(groups, fused=True),
+            epochs=epochs,
+            batch_size=self.plan.batch_size,
+            seed=spec.seed,
+            warmup=spec.warmup,
+            max_grad_norm=spec.max_grad_norm,
+            patience=spec.patience if spec.early_stopping and self.data.validation else None,
+            set_modes=self._set_modes,
+        )
+
+    def _set_modes(self, training: bool) -> None:
+        if training:
+            freezing.set_modes(self.classifier)
+        else:
+            self.classifier.eval()
+
+    def _on_tokens(self) -> Callable[[range], Examples]:
+        lengths = self.data.tokens.lengths
+
+        def logits(part: range, rows: Sequence[int]) -> torch.Tensor:
+            with self._arithmetic():
+                return self.classifier(self.data.tokens.batch([part[row] for row in rows], self._device))  # type: ignore[no-any-return]
+
+        return lambda part: self._examples(part, lambda rows: logits(part, rows), lengths)
+
+    def _on_features(self, features: torch.Tensor) -> Callable[[range], Examples]:
+        features = features.to(self._device)
+
+        def logits(part: range, rows: Sequence[int]) -> torch.Tensor:
+            with self._arithmetic():
+                return self.classifier.head.classify(features[[part[row] for row in rows]])
+
+        return lambda part: self._examples(part, lambda rows: logits(part, rows), [1] * len(features))
+
+    def _examples(self, part: range, logits: Callable[[Sequence[int]], torch.Tensor], lengths: list[int]) -> Examples:
+        weights = self.data.class_weights
+        return Examples(
+            logits,
+            [lengths[row] for row in part],
+            self.data.targets[part.start : part.stop].to(self._device),
+            None if weights is None else weights.to(self._device),
+        )
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self._device, dtype=torch.bfloat16, enabled=self.run.numerics["precision"] == "bf16")
+
+
+def files_of(
+    phase: Phase, state: State, extra: Mapping[str, Mapping[str, torch.Tensor]]
+) -> dict[str, Mapping[str, torch.Tensor]]:
+    """Return the tensors of a checkpoint by file: the weights that train, the optimizer's state, the best weights, features."""
+    slots = {
+        f"{name}/{slot}": value
+        for name, parameter in phase.trained.items()
+        for slot, value in phase.optimizer.state.get(parameter, {}).items()
+    }
+    weights = {name: parameter.detach() for name, parameter in phase.trained.items()}
+    return {"weights": weights, "optimizer": slots, **({"best": state.best} if state.best else {}), **extra}

@@ -1,0 +1,162 @@
+"""The one seam to a pretrained model: an ordered list of blocks, embeddings first.
+
+Freezing, gradual unfreezing, layer-wise rates, adapters, layer choice and caches of frozen work speak in block numbers: block 0
+is the embeddings, block ``n`` the last layer. What differs between architectures stands in ``ARCHITECTURES`` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.masking_utils import create_bidirectional_mask
+
+from transfer_learning.errors import BadInput, nearest
+
+Batch = Mapping[str, torch.Tensor]
+"""``input_ids``, ``attention_mask`` and maybe ``token_type_ids``, int64 (rows, length)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Architecture:
+    """Where the parts of one architecture of ``transformers`` lie."""
+
+    layers: Callable[[Any], Sequence[nn.Module]]
+    """The encoder's layers in the order they run; a module that stands twice shares its weights."""
+    head_keys: tuple[str, ...]
+    """First part of the names of the classification head, below the model with a head."""
+    classify: Callable[[Any, torch.Tensor], torch.Tensor]
+    """(model with head, first token's states (rows, 1, width)) -> logits."""
+    projection: Callable[[Any], nn.Module | None] = lambda _: None
+    """What brings narrow embeddings to the encoder's width; part of block 0."""
+    reserved_positions: Callable[[Any], int] = lambda _: 0
+    """Position embeddings that no token can take."""
+
+
+def _shared_layers(model: Any) -> list[nn.Module]:
+    """Return ALBERT's layer groups as often as they run; the same rule as ``AlbertTransformer.forward``."""
+    config = model.config
+    each = config.num_hidden_layers / config.num_hidden_groups
+    return [model.encoder.albert_layer_groups[int(i / each)] for i in range(config.num_hidden_layers)]
+
+
+def _bert_head(model: Any, states: torch.Tensor) -> torch.Tensor:
+    return model.classifier(model.dropout(model.bert.pooler(states)))  # type: ignore[no-any-return]
+
+
+def _albert_head(model: Any, states: torch.Tensor) -> torch.Tensor:
+    pooled = model.albert.pooler_activation(model.albert.pooler(states[:, 0]))
+    return model.classifier(model.dropout(pooled))  # type: ignore[no-any-return]
+
+
+def _distilbert_head(model: Any, states: torch.Tensor) -> torch.Tensor:
+    return model.classifier(model.dropout(torch.relu(model.pre_classifier(states[:, 0]))))  # type: ignore[no-any-return]
+
+
+def _own_head(model: Any, states: torch.Tensor) -> torch.Tensor:
+    return model.classifier(states)  # type: ignore[no-any-return]
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": Architecture(lambda m: list(m.encoder.layer), ("bert.pooler", "classifier"), _bert_head),
+    "roberta": Architecture(
+        # Positions start behind the padding index.
+        lambda m: list(m.encoder.layer),
+        ("classifier",),
+        _own_head,
+        reserved_positions=lambda config: config.pad_token_id + 1,
+    ),
+    "distilbert": Architecture(lambda m: list(m.transformer.layer), ("pre_classifier", "classifier"), _distilbert_head),
+    "electra": Architecture(
+        lambda m: list(m.encoder.layer), ("classifier",), _own_head, lambda m: getattr(m, "embeddings_project", None)
+    ),
+    "albert": Architecture(
+        _shared_layers, ("albert.pooler", "classifier"), _albert_head, lambda m: m.encoder.embedding_hidden_mapping_in
+    ),
+}
+"""By ``model_type`` of config.json."""
+
+
+def architecture_of(config: Any) -> Architecture:
+    """Return where the parts of a model lie.
+
+    Raises:
+        BadInput: an architecture that is not in the table.
+    """
+    kind = str(config.model_type)
+    if kind not in ARCHITECTURES:
+        raise BadInput(
+            "ARCHITECTURE",
+            f"a model of type {kind!r} cannot be fine-tuned yet{nearest(kind, ARCHITECTURES)}",
+            f"known: {', '.join(ARCHITECTURES)}",
+        )
+    return ARCHITECTURES[kind]
+
+
+class Backbone:
+    """An encoder as ordered blocks.
+
+    Args:
+        encoder: a model of ``transformers`` without a task head, such as ``BertModel``.
+    """
+
+    normalisation = "layer_norm"
+    """Computed within each row: a frozen block gives the same in training and in evaluation, and keeps no running statistics."""
+
+    def __init__(self, encoder: Any) -> None:
+        self.encoder = encoder
+        self.architecture = architecture_of(encoder.config)
+        self._projection = self.architecture.projection(encoder)
+        embeddings = [encoder.embeddings] + ([self._projection] if self._projection is not None else [])
+        self.blocks: list[list[nn.Module]] = [embeddings, *([layer] for layer in self.architecture.layers(encoder))]
+        """The modules of each block."""
+
+    @property
+    def width(self) -> int:
+        """Width of the states."""
+        return int(self.encoder.config.hidden_size)
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether the model tells two texts apart by segment embeddings."""
+        return getattr(self.encoder.config, "type_vocab_size", 0) > 1
+
+    @property
+    def longest(self) -> int:
+        """The longest input in tokens, rounded down to a multiple of 8 so that padding always fits."""
+        config = self.encoder.config
+        positions = int(config.max_position_embeddings) - self.architecture.reserved_positions(config)
+        return positions // 8 * 8
+
+    def parameters(self, block: int) -> list[nn.Parameter]:
+        """Return the weights of one block."""
+        return [parameter for module in self.blocks[block] for parameter in module.parameters()]
+
+    def can_split(self, block: int) -> bool:
+        """Whether blocks below ``block`` can be frozen and those from it trained: no weights shared across (ALBERT shares)."""
+        below = {id(p) for number in range(block) for p in self.parameters(number)}
+        return not any(id(p) in below for number in range(block, len(self.blocks)) for p in self.parameters(number))
+
+    def run(self, batch: Batch, until: int | None = None) -> torch.Tensor:
+        """Run blocks 0 to ``until`` (None means all) and return the state behind the last of them, (rows, length, width)."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "attention_mask"}
+        state = self.encoder.embeddings(**inputs)
+        if self._projection is not None:
+            state = self._projection(state)
+        last = len(self.blocks) - 1 if until is None else until
+        return self._layers(state, batch["attention_mask"], 1, last)
+
+    def run_from(self, state: torch.Tensor, attention_mask: torch.Tensor, start: int) -> torch.Tensor:
+        """Run the blocks from ``start`` on a stored state of block ``start - 1`` and return the last state."""
+        return self._layers(state, attention_mask, start, len(self.blocks) - 1)
+
+    def _layers(self, state: torch.Tensor, attention_mask: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        mask = create_bidirectional_mask(self.encoder.config, state, attention_mask)
+        for block in self.blocks[first : last + 1]:
+            (layer,) = block
+            output = layer(state, mask)
+            state = output[0] if isinstance(output, tuple) else output
+        return state

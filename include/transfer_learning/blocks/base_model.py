@@ -1,0 +1,237 @@
+"""Loading a base model's folder: safetensors and JSON only, no code, no network, every key accounted for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as library_logging
+
+from transfer_learning.blocks.backbone import architecture_of
+from transfer_learning.errors import BadInput, one_line
+
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
+
+CHECKED = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+"""Files whose keys could ask a library for code from the model's folder or from a hub."""
+
+LONGEST_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Base:
+    """A base model in memory."""
+
+    model: Any
+    """``AutoModelForSequenceClassification`` for the architecture's head, else ``AutoModel``."""
+    tokenizer: Any
+    max_length: int
+    """The longest input in tokens that model and tokenizer can, a multiple of 8."""
+    head_reused: bool
+    """The base has a trained head for the very same labels, and training starts from it."""
+
+
+def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
+    """Load a base model in fp32 on the CPU.
+
+    Order of initialisation:
+    1. a checkpoint of this very job, loaded over what this function returns (``checkpoint.py``);
+    2. the base model: every weight it has, its head too where the labels are the same;
+    3. from scratch, from ``seed``: the head, and nothing else.
+
+    Args:
+        folder: with config.json, safetensors weights and tokenizer files.
+        labels: label names in order.
+        pooling: ``architecture`` or a pooling of the last states.
+        seed: of a fresh head.
+
+    Raises:
+        BadInput: pickled or damaged weights, NaN weights, code in a config, keys that do not fit, a tokenizer that does not fit.
+    """
+    config = read_config(folder)
+    check_weights(folder)
+    library_logging.disable_progress_bar()
+    model, head_reused = _load_model(folder, config, labels, pooling, seed)
+    tokenizer = _load_tokenizer(folder)
+    embeddings = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > embeddings:
+        raise BadInput(
+            "TOKENIZER",
+            f"the tokenizer has {len(tokenizer)} tokens and the model embeds {embeddings}",
+            "use the tokenizer the model was trained with",
+            file=folder,
+        )
+    return Base(model, tokenizer, _longest(model, tokenizer), head_reused)
+
+
+def read_config(folder: Path) -> Any:
+    """Return the model's configuration, read without running anything.
+
+    Raises:
+        BadInput: no config.json, one that asks for code, or an architecture we do not have.
+    """
+    for name in CHECKED:
+        if (folder / name).exists():
+            for key in _keys(_json(folder / name)):
+                if key == "auto_map" or key.startswith("_attn_implementation") or key == "custom_pipelines":
+                    raise BadInput(
+                        "REMOTE_CODE",
+                        f"asks for code of its own ({key})",
+                        "use a model that runs on transformers alone",
+                        file=folder / name,
+                    )
+    if not (folder / "config.json").exists():
+        raise BadInput("NO_BASE", "there is no config.json", "name a folder that transformers can load", file=folder)
+    kind = str(_json(folder / "config.json").get("model_type"))
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BadInput(
+            "ARCHITECTURE", f"model_type {kind!r}: {one_line(str(error))[:200]}", "use a known model", file=folder
+        ) from None
+    architecture_of(config)
+    if getattr(config, "is_decoder", False):
+        raise BadInput("ARCHITECTURE", "the model is set up as a decoder", "use an encoder", file=folder / "config.json")
+    return config
+
+
+def check_weights(folder: Path) -> None:
+    """Check that the weights are whole, finite safetensors.
+
+    Raises:
+        BadInput: only pickled weights, a damaged file, or NaN or infinity in a tensor.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+        found = f"only pickled weights ({', '.join(pickled[:3])})" if pickled else "no weights"
+        raise BadInput(
+            "NO_SAFETENSORS", f"{found}, and only safetensors are loaded", "convert them with save_pretrained", file=folder
+        )
+    for path in files:
+        try:
+            with safe_open(path, "pt") as weights:
+                for name in weights.keys():  # noqa: SIM118 - not a dict
+                    tensor = weights.get_tensor(name)
+                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                        raise BadInput("BAD_WEIGHTS", f"tensor {name!r} holds NaN or infinity", "use another copy", file=path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise BadInput(
+                "BAD_WEIGHTS", f"not a whole safetensors file: {one_line(str(error))[:200]}", "copy it again", file=path
+            ) from None
+
+
+def _load_model(folder: Path, config: Any, labels: list[str], pooling: str, seed: int) -> tuple[Any, bool]:
+    known = [config.id2label[i] for i in range(config.num_labels)]
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    config.problem_type = "single_label_classification"
+    wants_head = pooling == "architecture"
+    loader = AutoModelForSequenceClassification if wants_head else AutoModel
+    torch.manual_seed(seed)
+    try:
+        model, report = loader.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BadInput(
+            "BAD_WEIGHTS", f"cannot be loaded: {one_line(str(error))[:200]}", "check the folder", file=folder
+        ) from None
+    _account_for_keys(folder, model, report)
+    fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    reused = wants_head and known == labels and not fresh
+    if wants_head and not reused:
+        _start_head(model, seed, pretrained_pooler=not any("pooler" in key for key in fresh))
+    return model, reused
+
+
+def _account_for_keys(folder: Path, model: Any, report: dict[str, Any]) -> None:
+    """Refuse a base that lacks or contradicts any weight outside the heads: only head keys may differ."""
+    prefix = f"{model.base_model_prefix}."
+    own = set(model.state_dict())
+    missing = {key for key in report["missing_keys"] if not _is_head(key, model)}
+    wrong = {str(key) for key, *_ in report["mismatched_keys"] if not _is_head(str(key), model)}
+    # A pretraining head that is left behind is no fault; encoder weights that find no place are.
+    inner = {key.removeprefix(prefix).split(".")[0] for key in own if not _is_head(key, model)}
+    lost = {k for k in report["unexpected_keys"] if k.removeprefix(prefix).split(".")[0] in inner and "position_ids" not in k}
+    faults = [
+        f"{len(keys)} {what} ({', '.join(sorted(keys)[:LONGEST_SHOWN])}{', ...' if len(keys) > LONGEST_SHOWN else ''})"
+        for what, keys in (("missing", missing), ("of another shape", wrong), ("without a place", lost))
+        if keys
+    ]
+    if faults:
+        raise BadInput(
+            "WRONG_KEYS",
+            f"the weights do not fit the architecture {type(model).__name__}: {'; '.join(faults)}",
+            "use weights and config.json of the same model",
+            file=folder,
+        )
+
+
+def _is_head(key: str, model: Any) -> bool:
+    """Whether a key belongs to the classification head, or to a pooler, which stands above the last block."""
+    inner = key.removeprefix(f"{model.base_model_prefix}.")
+    return inner.startswith("pooler.") or key.startswith(architecture_of(model.config).head_keys)
+
+
+def _start_head(model: Any, seed: int, *, pretrained_pooler: bool) -> None:
+    """Initialise the head from scratch, but for a pooler that the base brings."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = float(getattr(model.config, "initializer_range", 0.02))
+    keep = (f"{model.base_model_prefix}.pooler.",) if pretrained_pooler else ()
+    for name, parameter in model.named_parameters():
+        if _is_head(name, model) and not name.startswith(keep or ("\0",)):
+            nn.init.normal_(parameter, std=scale, generator=generator) if parameter.ndim > 1 else nn.init.zeros_(parameter)
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        usable = len(tokenizer) > len(tokenizer.all_special_tokens) and tokenizer.pad_token_id is not None
+    except Exception as error:  # the library raises whatever the file made it stumble over
+        raise BadInput(
+            "TOKENIZER", f"cannot be loaded: {one_line(str(error))[:200]}", "add the model's tokenizer files", file=folder
+        ) from None
+    if not usable:
+        raise BadInput("TOKENIZER", "has no vocabulary or no padding token", "add the model's tokenizer files", file=folder)
+    return tokenizer
+
+
+def _longest(model: Any, tokenizer: Any) -> int:
+    config = model.config
+    positions = int(config.max_position_embeddings) - architecture_of(config).reserved_positions(config)
+    return int(min(positions, tokenizer.model_max_length)) // 8 * 8
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput("BAD_CONFIG", f"cannot be read: {one_line(str(error))[:200]}", "copy the model again", file=path) from None
+    if not isinstance(value, dict):
+        raise BadInput("BAD_CONFIG", "is not a JSON object", "copy the model again", file=path)
+    return value
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)

@@ -1,0 +1,116 @@
+"""The model card: README.md with the front matter that the hub reads, from the passport alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+LOAD_LINES = {
+    "transformers": (
+        "from transformers import pipeline",
+        'classify = pipeline("text-classification", model="FOLDER", truncation=True)',
+        "print(classify(TEXT))",
+    ),
+    "sentence_transformers": (
+        "from sentence_transformers import SentenceTransformer",
+        'model = SentenceTransformer("FOLDER")',
+        "print(model[0].config.id2label[int(model.encode(TEXT).argmax())])",
+    ),
+}
+"""Three lines for each format; a test runs them in an interpreter without this project."""
+
+
+def render(passport: Mapping[str, Any]) -> str:
+    """Return the card of a published model."""
+    name = passport.get("model") or "Text classifier"
+    sections = (
+        _front_matter(passport),
+        f"# {name}\n\n{_summary(passport)}",
+        "## Load it\n\n```python\n" + "\n".join(load_lines(passport)) + "\n```",
+        "## Data\n\n" + _data(passport),
+        "## Metrics\n\n" + _table(("metric", "value"), passport["metrics"]),
+        "## Settings\n\n" + _table(("setting", "value"), passport["settings"]),
+        "## Origin\n\n" + _origin(passport),
+        "## Arithmetic\n\n" + _table(("choice", "value"), passport["numerics"]),
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def load_lines(passport: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the three lines that load this model; a pair of texts goes in as a dict."""
+    pairs = passport["task"].get("text_pair") is not None
+    text = '{"text": "first text", "text_pair": "second text"}' if pairs else '"some text"'
+    return tuple(line.replace("TEXT", text) for line in LOAD_LINES[passport["model_format"]])
+
+
+def _front_matter(passport: Mapping[str, Any]) -> str:
+    """Return YAML; every value is written as JSON, which is YAML too, so that no text can break out of its place."""
+    base = passport["base"]
+    lines: dict[str, Any] = {
+        "library_name": "transformers" if passport["model_format"] == "transformers" else "sentence-transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["text-classification", "transfer-learning", passport["strategy"]],
+    }
+    if base.get("license"):
+        lines["license"] = base["license"]
+    uri = str(base.get("uri") or "")
+    if uri.startswith("hf://"):
+        lines["base_model"] = uri.removeprefix("hf://").partition("@")[0]
+    measured = {key: value for key, value in passport["metrics"].items() if key == "validation_accuracy"}
+    if measured:
+        result = {"task": {"type": "text-classification"}, "dataset": _dataset(passport), "metrics": []}
+        result["metrics"] = [{"type": "accuracy", "name": "validation accuracy", "value": value} for value in measured.values()]
+        lines["model-index"] = [{"name": passport.get("model") or "model", "results": [result]}]
+    return "---\n" + "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in lines.items()) + "\n---"
+
+
+def _dataset(passport: Mapping[str, Any]) -> dict[str, str]:
+    name = str(passport["dataset"].get("name") or "unnamed")
+    return {"name": name, "type": name}
+
+
+def _summary(passport: Mapping[str, Any]) -> str:
+    texts = "pairs of texts" if passport["task"].get("text_pair") else "texts"
+    return (
+        f"Sorts {texts} into {len(passport['labels'])} classes: {', '.join(passport['labels'])}. Made by transfer learning, "
+        f"strategy `{passport['strategy']}`, on inputs of up to {passport['max_length']} tokens; longer ones are cut there."
+    )
+
+
+def _data(passport: Mapping[str, Any]) -> str:
+    dataset = passport["dataset"]
+    named = (
+        f"Dataset `{dataset['name']}`, snapshot `{dataset.get('digest', '')}`."
+        if dataset.get("name")
+        else "Dataset without a name."
+    )
+    splits = ", ".join(f"{split} {count}" for split, count in (dataset.get("splits") or {}).items())
+    counts = passport["label_counts"]
+    rows = {label: " / ".join(str(counts[split].get(label, 0)) for split in counts) for label in passport["labels"]}
+    lines = [named, *([f"Rows by split in the snapshot: {splits}."] if splits else [])]
+    if passport.get("as_of"):
+        lines.append(f"Data as of {passport['as_of']}.")
+    return "\n".join(lines) + "\n\n" + _table(("label", " / ".join(counts)), rows)
+
+
+def _origin(passport: Mapping[str, Any]) -> str:
+    base = passport["base"]
+    lines = [f"- Base model: `{base.get('uri') or 'a local folder'}`, digest `{base.get('digest') or 'not given'}`."]
+    frozen = passport["frozen"]
+    if frozen["tensors"]:
+        lines.append(f"- {frozen['tensors']} tensors were frozen; their hashes are those of the base model.")
+    if base.get("head_reused"):
+        lines.append("- Training started from the base model's own head, since its labels are the same.")
+    lines.extend(f"- Note: {note}." for note in passport["notes"])
+    return "\n".join(lines)
+
+
+def _table(head: tuple[str, str], values: Mapping[str, Any]) -> str:
+    rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in values.items()]
+    return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|", *rows])
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,151 @@
+"""Writing a published model: a plain Hugging Face folder with its passport and card. Safetensors only, no code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
+
+from transfer_learning.blocks import model_card
+from transfer_learning.blocks.head import PooledHead, TextClassifier
+from transfer_learning.blocks.rows import Rows
+
+FORMAT = 1
+
+TRANSFORMER, POOLING, DENSE = "", "1_Pooling", "2_Dense"
+"""Folders of the three modules of a sentence-transformers model."""
+
+MODULES = (
+    (TRANSFORMER, "sentence_transformers.models.Transformer"),
+    (POOLING, "sentence_transformers.models.Pooling"),
+    (DENSE, "sentence_transformers.models.Dense"),
+)
+"""The names that every release since 2.0 understands."""
+
+PRIVATE = ("name_or_path", "_name_or_path", "is_local", "local_files_only", "tokenizer_file")
+"""What libraries write into a config about the machine it was made on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a folder is made of."""
+
+    classifier: TextClassifier
+    tokenizer: Any
+    labels: list[str]
+    max_length: int
+    frozen: frozenset[str]
+    """Names of the weights that training did not touch."""
+    passport: Mapping[str, Any]
+    """Everything of the passport but ``format``, ``model_format``, ``labels``, ``max_length`` and ``heads``."""
+
+    @property
+    def format(self) -> str:
+        """``transformers`` or ``sentence_transformers``."""
+        return "transformers" if self.classifier.pooled_head is None else "sentence_transformers"
+
+
+def write(folder: Path, published: Published) -> None:
+    """Write the whole folder; it must not exist."""
+    folder.mkdir(parents=True)
+    model = published.classifier.model
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    head_file = write_weights(folder, weights, frozen={name.removeprefix("model.") for name in published.frozen})
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    published.tokenizer.model_max_length = published.max_length
+    published.tokenizer.save_pretrained(folder)
+    head = published.classifier.pooled_head
+    if head is not None:
+        head_file = _write_modules(folder, head, published.max_length)
+    for name in ("config.json", "tokenizer_config.json"):
+        _strip(folder / name)
+    passport = {
+        "format": FORMAT,
+        "model_format": published.format,
+        "labels": published.labels,
+        "max_length": published.max_length,
+        "heads": [_head(published, head_file)],
+        **published.passport,
+    }
+    write_json(folder / "passport.json", passport)
+    (folder / "README.md").write_text(model_card.render(passport), encoding="utf-8")
+
+
+def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], frozen: set[str]) -> str:
+    """Write the transformer's weights and return the file that holds what was trained.
+
+    Frozen tensors lie in a shard of their own, so that a second version's store copies it instead of uploading it.
+    """
+    still = {name: tensor for name, tensor in weights.items() if name in frozen}
+    moved = {name: tensor for name, tensor in weights.items() if name not in frozen}
+    if not still or not moved:
+        save_file(dict(weights), folder / "model.safetensors", metadata={"format": "pt"})
+        return "model.safetensors"
+    index: dict[str, str] = {}
+    for number, part in enumerate((still, moved), start=1):
+        name = f"model-{number:05d}-of-00002.safetensors"
+        save_file(part, folder / name, metadata={"format": "pt"})
+        index |= dict.fromkeys(part, name)
+    total = sum(tensor.nbytes for tensor in weights.values())
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    write_json(
+        folder / "model.safetensors.index.json",
+        {"metadata": {"total_size": total, "total_parameters": parameters}, "weight_map": dict(sorted(index.items()))},
+    )
+    return "model-00002-of-00002.safetensors"
+
+
+def write_ledger(path: Path, parts: Sequence[Rows]) -> None:
+    """Write the keys of every row that the model was trained or selected on."""
+    keys = sorted({pair for rows in parts for pair in zip(rows.row_keys, rows.content_keys, strict=True)})
+    binary = pa.binary(32)
+    columns = [pa.array([pair[place] for pair in keys], type=binary) for place in (0, 1)]
+    pq.write_table(pa.table(columns, names=["row_key", "content_key"]), path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as readable JSON; NaN is refused."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_modules(folder: Path, head: PooledHead, max_length: int) -> str:
+    """Add what makes a sentence-transformers model of the folder; return the head's file."""
+    modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(MODULES)]
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    for path in (POOLING, DENSE):
+        (folder / path).mkdir()
+    width, labels = head.linear.in_features, head.linear.out_features
+    modes = {f"pooling_mode_{name}": name.startswith(head.pooling) for name in ("cls_token", "mean_tokens", "max_tokens")}
+    write_json(folder / POOLING / "config.json", {"word_embedding_dimension": width, **modes})
+    dense = {"in_features": width, "out_features": labels, "bias": True}
+    write_json(folder / DENSE / "config.json", dense | {"activation_function": "torch.nn.modules.linear.Identity"})
+    weights = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in head.linear.state_dict().items()}
+    save_file(weights, folder / DENSE / "model.safetensors", metadata={"format": "pt"})
+    return f"{DENSE}/model.safetensors"
+
+
+def _head(published: Published, file: str) -> dict[str, Any]:
+    head = published.classifier.pooled_head
+    last = len(published.classifier.backbone.blocks) - 1
+    return {
+        "name": "label",
+        "kind": "classification",
+        "labels": published.labels,
+        "pooling": "architecture" if head is None else head.pooling,
+        "layers": [last],
+        "file": file,
+    }
+
+
+def _strip(path: Path) -> None:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {name: value for name, value in values.items() if name not in PRIVATE})

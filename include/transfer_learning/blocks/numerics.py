@@ -1,0 +1,51 @@
+"""What depends on the machine: device, threads, arithmetic. Chosen once, recorded, repeated by a resumed run."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import transformers
+
+from transfer_learning.stage import Run
+
+
+def choose(precision: str, run: Run) -> dict[str, Any]:
+    """Set up arithmetic for a repeatable run and return every choice.
+
+    Args:
+        precision: ``auto``, ``fp32`` or ``bf16``; ``auto`` is bf16 where the processor multiplies it natively.
+        run: names the threads; its device is used unless an accelerator is there.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; without it cuBLAS is not repeatable
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    torch.use_deterministic_algorithms(True)
+    device = "cuda" if torch.cuda.is_available() else run.device
+    native = has_native_bf16(device)
+    return {
+        "device": device,
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "precision": ("bf16" if native else "fp32") if precision == "auto" else precision,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def has_native_bf16(device: str) -> bool:
+    """Return whether the device multiplies bf16 itself; emulated bf16 is slower than fp32 and less exact."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return one sentence for each choice that differs from a checkpoint's: the result may then not be bit-identical."""
+    return [
+        f"resumed with {name} {now[name]!r} after {stored[name]!r}"
+        for name in ("device", "device_name", "instructions", "threads", "precision", "torch", "transformers")
+        if name in stored and stored[name] != now.get(name)
+    ]

@@ -1,0 +1,270 @@
+"""The one training loop. Order and randomness are functions of seed and position, so that a resumed run ends bit-identical."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from transfer_learning.blocks.batching import epoch_batches, length_batches
+from transfer_learning.blocks.schedules import warmup_and_decay
+from transfer_learning.errors import Diverged, OutOfMemory
+from transfer_learning.stage import Run
+
+HALVINGS = 4
+"""How often the micro-batch is halved before the run ends with OutOfMemory."""
+
+EVALUATION_TOKENS = 4096
+"""Padded tokens to one forward pass without gradients."""
+
+REPORT_SECONDS = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Rows with targets, and how a model turns them into logits."""
+
+    logits: Callable[[Sequence[int]], torch.Tensor]
+    """Row indices -> (rows, labels)."""
+    lengths: list[int]
+    targets: torch.Tensor
+    """Class numbers, int64 (rows,), on the model's device."""
+    class_weights: torch.Tensor | None = None
+
+    def loss(self, rows: Sequence[int]) -> torch.Tensor:
+        """Return the sum of the rows' cross-entropies, each times its class weight."""
+        targets = self.targets[list(rows)]
+        return functional.cross_entropy(self.logits(rows).float(), targets, weight=self.class_weights, reduction="sum")
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """Return what a sum of losses is divided by: the number of targets, or the sum of their class weights."""
+        return float(len(rows)) if self.class_weights is None else float(self.class_weights[self.targets[list(rows)]].sum())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+    """What trains, on what, for how long."""
+
+    name: str
+    train: Examples
+    validation: Examples | None
+    trained: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    """Every group carries its peak rate as ``peak``."""
+    epochs: int
+    batch_size: int
+    seed: int
+    warmup: float
+    max_grad_norm: float
+    patience: int | None
+    """None trains all epochs and keeps the last."""
+    set_modes: Callable[[bool], None]
+    """True before training, False before evaluation."""
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimizer steps to an epoch."""
+        return -(-len(self.train.lengths) // self.batch_size)
+
+
+@dataclasses.dataclass(kw_only=True)
+class State:
+    """Where a phase stands; with the weights and the optimizer's state this is all that a resumed run needs."""
+
+    micro_batch: int
+    halvings: int = 0
+    step: int = 0
+    """Optimizer steps done; the position in the data follows from it."""
+    loss: float = 0.0
+    """Sum of losses in this epoch so far."""
+    weight: float = 0.0
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    """One entry for each finished epoch."""
+    best_epoch: int = 0
+    """Counted from 1; 0 before the first validation."""
+    worse: int = 0
+    """Epochs since the best one."""
+    best: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    """The weights of the best epoch."""
+
+
+def train(phase: Phase, state: State, run: Run, save: Callable[[bool], None]) -> None:
+    """Train a phase from ``state`` to its end and leave the best epoch's weights in place.
+
+    Args:
+        phase: what trains.
+        state: where it stands; changed in place.
+        run: hears about progress.
+        save: called between any two steps and between evaluation batches; ``True`` at the end of an epoch. It writes a checkpoint
+            when one is due, and raises ``Stopped`` when the job was asked to stop.
+
+    Raises:
+        Diverged: NaN or infinity in a loss or a gradient, within the step that made it.
+        OutOfMemory: also at a sixteenth of the first micro-batch.
+    """
+    steps, started, first = phase.epochs * phase.per_epoch, time.monotonic(), state.step
+    batches: list[list[int]] = []
+    reported = 0.0
+    rows_done = 0
+    phase.set_modes(True)
+    while True:
+        save(False)
+        if state.step // phase.per_epoch > len(state.history):
+            _close_epoch(phase, state, run, save)
+            phase.set_modes(True)
+            save(True)
+        if state.step == steps or (phase.patience is not None and state.worse >= phase.patience):
+            break
+        epoch, place = divmod(state.step, phase.per_epoch)
+        if not batches or place == 0:
+            batches = epoch_batches(phase.train.lengths, phase.batch_size, phase.seed, epoch)
+        rate = warmup_and_decay(state.step, steps, phase.warmup)
+        for group in phase.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        loss, weight = optimizer_step(phase, state, batches[place])
+        state.step, state.loss, state.weight = state.step + 1, state.loss + loss, state.weight + weight
+        rows_done += len(batches[place])
+        now = time.monotonic()
+        if now - reported >= REPORT_SECONDS or state.step == steps:
+            reported, pace = now, (now - started) / (state.step - first)
+            run.progress(
+                phase=phase.name, step=state.step, steps=steps, epoch=epoch + 1, loss=loss / weight,
+                lr=max(group["lr"] for group in phase.optimizer.param_groups),
+                rows_per_second=rows_done / max(now - started, 1e-9), eta=pace * (steps - state.step),
+            )  # fmt: skip
+    if state.best_epoch and state.best_epoch != len(state.history):
+        load_weights(phase.trained, state.best)
+
+
+def optimizer_step(phase: Phase, state: State, rows: list[int]) -> tuple[float, float]:
+    """Do one step on one effective batch, at half the micro-batch when memory runs out; return loss sum and weight.
+
+    Raises:
+        Diverged, OutOfMemory: as ``train``.
+    """
+    while True:
+        try:
+            phase.optimizer.zero_grad(set_to_none=True)
+            # Randomness is a function of (seed, step): dropout is the same after a resume.
+            torch.manual_seed(int(np.random.SeedSequence([phase.seed, state.step]).generate_state(1)[0]))
+            loss, weight = accumulate(phase, state, rows)
+            norm = nn.utils.clip_grad_norm_(phase.trained.values(), phase.max_grad_norm)
+            if not torch.isfinite(norm):
+                raise Diverged(f"DIVERGED {phase.name}, step {state.step + 1}: the gradient is {float(norm)} — lower the rate")
+            phase.optimizer.step()
+            return loss, weight
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the handler: its traceback would keep the tensors of the failed pass alive.
+        halve(phase, state)
+
+
+def accumulate(phase: Phase, state: State, rows: list[int]) -> tuple[float, float]:
+    """Add up the gradient of one effective batch: sum of losses / sum of weights, whatever the micro-batch."""
+    total, weight = 0.0, phase.train.weight(rows)
+    for start in range(0, len(rows), state.micro_batch):
+        loss = phase.train.loss(rows[start : start + state.micro_batch])
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise Diverged(f"DIVERGED {phase.name}, step {state.step + 1}: the loss is {value} — lower the rate")
+        (loss / weight).backward()  # type: ignore[no-untyped-call]
+        total += value
+    return total, weight
+
+
+def halve(phase: Phase, state: State) -> None:
+    """Go on with half the micro-batch.
+
+    Raises:
+        OutOfMemory: after four halvings, or with a single row.
+    """
+    if state.halvings == HALVINGS or state.micro_batch == 1:
+        raise OutOfMemory(
+            f"OUT_OF_MEMORY {phase.name}, step {state.step + 1}: a micro-batch of {state.micro_batch} rows does not fit "
+            "— lower max_length or use a smaller base model"
+        )
+    state.halvings, state.micro_batch = state.halvings + 1, max(1, state.micro_batch // 2)
+    phase.optimizer.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, on an accelerator or on the host."""
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in text or "allocate memory" in text
+
+
+def evaluate(examples: Examples, poll: Callable[[], None]) -> dict[str, float]:
+    """Return mean ``loss`` and ``accuracy``; ``poll`` is called between batches."""
+    loss = weight = 0.0
+    right = 0
+    with torch.inference_mode():
+        for rows in length_batches(examples.lengths, EVALUATION_TOKENS):
+            poll()
+            logits, targets = in_halves(examples.logits, rows).float(), examples.targets[rows]
+            loss += float(functional.cross_entropy(logits, targets, weight=examples.class_weights, reduction="sum"))
+            weight += examples.weight(rows)
+            right += int((logits.argmax(dim=-1) == targets).sum())
+    return {"loss": loss / weight, "accuracy": right / len(examples.lengths)}
+
+
+def in_halves(compute: Callable[[Sequence[int]], torch.Tensor], rows: Sequence[int]) -> torch.Tensor:
+    """Return ``compute(rows)``, in halves where that does not fit: rows of equal padded length do not depend on each other.
+
+    Raises:
+        OutOfMemory: a single row does not fit.
+    """
+    try:
+        return compute(rows)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    if len(rows) == 1:
+        raise OutOfMemory("OUT_OF_MEMORY a single row does not fit — lower max_length or use a smaller base model")
+    middle = len(rows) // 2
+    return torch.cat([in_halves(compute, half) for half in (rows[:middle], rows[middle:])])
+
+
+def load_weights(trained: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:
+    """Copy values into the weights of the same names."""
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(values[name])
+
+
+def weight_groups(named: Mapping[str, nn.Parameter], peak: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Return AdamW groups: weight decay on matrices, none on biases and normalisation weights, which are the vectors."""
+    matrices = [parameter for parameter in named.values() if parameter.ndim > 1]
+    vectors = [parameter for parameter in named.values() if parameter.ndim <= 1]
+    groups = ((matrices, weight_decay), (vectors, 0.0))
+    return [{"params": params, "lr": peak, "peak": peak, "weight_decay": decay} for params, decay in groups if params]
+
+
+def _close_epoch(phase: Phase, state: State, run: Run, save: Callable[[bool], None]) -> None:
+    """Enter the epoch into the history; with a validation split, evaluate and remember the best."""
+    epoch = {"train_loss": state.loss / state.weight}
+    if phase.validation is not None:
+        phase.set_modes(False)
+        found = evaluate(phase.validation, lambda: save(False))
+        if not math.isfinite(found["loss"]):
+            raise Diverged(f"DIVERGED {phase.name}, step {state.step}: the validation loss is {found['loss']} — lower the rate")
+        epoch |= {f"validation_{name}": value for name, value in found.items()}
+    state.history.append(epoch)
+    state.loss = state.weight = 0.0
+    if phase.patience is not None:
+        losses = [entry["validation_loss"] for entry in state.history]
+        if not state.best_epoch or losses[-1] < losses[state.best_epoch - 1]:
+            state.best_epoch, state.worse = len(losses), 0
+            state.best = {name: parameter.detach().clone() for name, parameter in phase.trained.items()}
+        else:
+            state.worse += 1
+    run.progress(phase=phase.name, epoch=len(state.history), step=state.step, **epoch)
