@@ -285,7 +285,7 @@ def _ways_back(past: list[Alias]) -> list[Alias]:
 
 def _is_live(objects: ObjectStore, name: str, version: int) -> bool:
     manifest = manifests.read(objects, name, version)
-    return manifest is not None and not manifest.get("pruned")
+    return manifest is not None and "pruned" not in manifest
 
 
 def _time(text: str) -> datetime:

@@ -41,7 +41,7 @@ def read_all(objects: ObjectStore, name: str) -> list[Manifest]:
     """Return every manifest of a model, oldest first, without pruned versions."""
     with ThreadPoolExecutor(READERS) as pool:
         found = pool.map(lambda version: read(objects, name, version), numbers(objects, name))
-        return [manifest for manifest in found if manifest and not manifest.get("pruned")]
+        return [manifest for manifest in found if manifest and "pruned" not in manifest]
 
 
 def require(objects: ObjectStore, name: str, version: int, error: type[BadInput] = BadInput) -> Manifest:
@@ -51,7 +51,7 @@ def require(objects: ObjectStore, name: str, version: int, error: type[BadInput]
         BadInput: no such model or version, or a pruned one; what exists is named. ``error`` is a subclass to raise instead.
     """
     manifest = read(objects, name, version)
-    if manifest is not None and not manifest.get("pruned"):
+    if manifest is not None and "pruned" not in manifest:
         return manifest
     if manifest is not None:
         raise error("VERSION_PRUNED", f"version {version} of model {name} was pruned", what_exists(objects, name))

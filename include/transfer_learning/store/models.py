@@ -84,7 +84,7 @@ class ModelStore:
         """Return the version with this fingerprint, unless it was pruned."""
         pointer = documents.read(self._objects, layout.fingerprint_key(name, fingerprint))
         manifest = manifests.read(self._objects, name, pointer.body["version"]) if pointer else None
-        if manifest is None or manifest.get("pruned") or manifest["fingerprint"] != fingerprint:
+        if manifest is None or "pruned" in manifest or manifest["fingerprint"] != fingerprint:
             return None
         return self._ref(manifest)
 
@@ -203,7 +203,7 @@ class ModelStore:
         """Return the key by sha256 of the files that the parents and the newest version already have in the store."""
         known = [manifests.require(self._objects, name, parent) for parent in parents]
         newest = manifests.read(self._objects, name, max(manifests.numbers(self._objects, name), default=0))
-        known += [newest] if newest and not newest.get("pruned") else []
+        known += [newest] if newest and "pruned" not in newest else []
         return {entry["sha256"]: f"{manifest['artifact']}/{entry['path']}" for manifest in known for entry in manifest["files"]}
 
     def _declare(self, manifest: Manifest, abandoned: documents.Document | None) -> documents.Document:
@@ -228,7 +228,7 @@ class ModelStore:
             if document.body["publish_id"] == intent["publish_id"]:
                 break
             version += 1
-        if document.body.get("pruned"):
+        if "pruned" in document.body:
             raise BadInput(
                 "VERSION_PRUNED", f"this publish was version {version} of {name}, which has been pruned", "start a new run"
             )
