@@ -101,6 +101,7 @@ def run_job(
     facts: Mapping[str, Any] | None = None,
     resume_from: Path | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
+    watch: Callable[[], None] | None = None,
     python: str | None = None,
     threads: int | None = None,
     limits: Mapping[str, int] | None = None,
@@ -118,6 +119,7 @@ def run_job(
         facts: what the model card may tell.
         resume_from: a complete checkpoint.
         on_progress: called with each line of figures.
+        watch: called several times a second while the child runs, and once after; what it raises kills the child.
         python: interpreter of the child; None is this one.
         threads: of the child's arithmetic; None leaves it to torch.
         limits: ``memory_mb`` and ``cpu_seconds`` of the child.
@@ -132,7 +134,7 @@ def run_job(
     job_file = _write_job(stage, spec, inputs, work, facts, resume_from, threads, limits)
     with _started(python or sys.executable, job_file, threads) as process:
         stop.watch(process.pid)
-        _follow(process, work / "progress.jsonl", on_progress or (lambda _: None), stop)
+        _follow(process, work / "progress.jsonl", on_progress or (lambda _: None), watch or (lambda: None), stop)
     return _outcome(stage, process.returncode, work, stop, limits or {})
 
 
@@ -186,7 +188,11 @@ def _started(python: str, job_file: Path, threads: int | None) -> Iterator[subpr
 
 
 def _follow(
-    process: subprocess.Popen[bytes], progress: Path, on_progress: Callable[[dict[str, Any]], None], stop: StopFlag
+    process: subprocess.Popen[bytes],
+    progress: Path,
+    on_progress: Callable[[dict[str, Any]], None],
+    watch: Callable[[], None],
+    stop: StopFlag,
 ) -> None:
     """Hand on the child's figures until it ends; kill it when the grace time after a stop is over."""
     lines = _Tail(progress)
@@ -194,6 +200,7 @@ def _follow(
     while process.poll() is None:
         for line in lines.read():
             on_progress(line)
+        watch()
         if stop.is_set:
             deadline = deadline or time.monotonic() + GRACE_SECONDS
             if time.monotonic() > deadline:
@@ -202,6 +209,7 @@ def _follow(
         time.sleep(POLL_SECONDS)
     for line in lines.read():
         on_progress(line)
+    watch()
 
 
 def _outcome(stage: str, returncode: int | None, work: Path, stop: StopFlag, limits: Mapping[str, int]) -> JobResult:

@@ -66,6 +66,11 @@ def history_key(name: str, alias: str, generation: int) -> str:
     return f"{aliases_prefix(name)}{check_name(alias, 'alias')}/history/{generation}.json"
 
 
+def checkpoints_prefix(fingerprint: str) -> str:
+    """Return the prefix of a job's lease and checkpoints."""
+    return f"checkpoints/{check_id(fingerprint)}/"
+
+
 def check_id(text: str) -> str:
     """Return ``text`` if it is safe as one path segment.
 

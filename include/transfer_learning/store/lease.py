@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from transfer_learning.errors import StoreError
-from transfer_learning.store import documents
+from transfer_learning.store import documents, layout
 from transfer_learning.store.object_store import ObjectStore
 
 TERM_SECONDS = 60.0
@@ -43,7 +43,7 @@ class Lease:
         term: float = TERM_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._objects, self._key = objects, f"checkpoints/{fingerprint}/lease.json"
+        self._objects, self._key = objects, f"{layout.checkpoints_prefix(fingerprint)}lease.json"
         self._owner, self._term, self._clock = owner, term, clock
         self._document: documents.Document | None = None
         self._renewed = 0.0
