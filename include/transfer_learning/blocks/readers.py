@@ -70,7 +70,8 @@ def class_folders_batches(file: SourceFile, reading: Reading, schema: pa.Schema)
     for row, member in enumerate(file.members, start=1):
         cells = {reading.text: whole_text(file, row, reading.encoding), reading.label: member.split("/")[0]}
         if reading.id:
-            cells[reading.id] = member
+            # Two sources may be split folders of one corpus, with the same names inside.
+            cells[reading.id] = f"{file.split}/{member}" if file.split else member
         batch.append([cells[name] for name in schema.names])
         size += len(cells[reading.text])
         if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
