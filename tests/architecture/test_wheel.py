@@ -5,6 +5,7 @@ import sys
 import zipfile
 
 import pytest
+
 from airflow_env import REPOSITORY
 
 

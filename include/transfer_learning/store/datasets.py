@@ -68,6 +68,11 @@ class DatasetStore:
 
         return _rule(self._change(_rule_key(name), change))
 
+    def resets(self, name: str) -> list[str]:
+        """Return the reasons of all changes of the split rule, oldest first."""
+        document = documents.read(self._objects, _rule_key(name))
+        return [] if document is None else [past["reason"] for past in document.body["history"]]
+
     def latest(self, name: str) -> dict[str, Any] | None:
         """Return the manifest of the snapshot published last, or None where there is none."""
         pointer = documents.read(self._objects, _latest_key(name))

@@ -25,7 +25,7 @@ def stream_batches(conn_id: str, query: str) -> Iterator[pa.RecordBatch]:
     connection = find_connection(conn_id)
     if connection is None:
         raise BadInput("NO_CONNECTION", f"there is no connection {conn_id!r}", "create it, or correct the source", file=where)
-    hook = connection.get_hook()
+    hook: Any = connection.get_hook()  # type: ignore[no-untyped-call]
     if not hasattr(hook, "get_records"):
         raise BadInput(
             "BAD_CONNECTION", f"connections of type {connection.conn_type!r} run no SQL", "name an SQL one", file=where
@@ -48,7 +48,7 @@ def stream_batches(conn_id: str, query: str) -> Iterator[pa.RecordBatch]:
         raise _driver_error(error, where) from None
 
 
-def _cursor(database: Any, conn_type: str) -> Any:
+def _cursor(database: Any, conn_type: str | None) -> Any:
     """Return a cursor that leaves the result on the server: psycopg's default one loads all of it."""
     return database.cursor("transfer_learning") if conn_type == "postgres" else database.cursor()
 

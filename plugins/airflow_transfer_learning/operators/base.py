@@ -39,7 +39,7 @@ class TransferLearningOperator(BaseOperator):
         kwargs: as for every Airflow operator.
     """
 
-    template_fields: ClassVar[Sequence[str]] = ("store_conn_id",)
+    template_fields: Sequence[str] = ("store_conn_id",)
     ui_color = "#e3f1ee"
 
     def __init__(self, *, store_conn_id: str = ModelStoreHook.default_conn_name, **kwargs: Any) -> None:
@@ -146,7 +146,7 @@ class SpecOperator(TransferLearningOperator):
         kwargs: as for every operator here.
     """
 
-    template_fields: ClassVar[Sequence[str]] = ("spec", "overrides", "plan", *TransferLearningOperator.template_fields)
+    template_fields: Sequence[str] = ("spec", "overrides", "plan", *TransferLearningOperator.template_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {"overrides": "json", "plan": "json"}
     plan_key: ClassVar[str]
     """Under which name the plan keeps this operator's overrides."""
@@ -197,12 +197,10 @@ def checked_at_parse(spec: Any, cls: type[S]) -> Any:
     Raises:
         BadInput: a wrong setting, or a template inside a frozen spec, where it would stay literal text.
     """
-    if isinstance(spec, Settings):
-        if has_template(spec.to_dict()):
-            raise BadInput(
-                "BAD_SETTING", f"a template inside a {cls.__name__} stays literal text", "pass a dict, or put it into overrides"
-            )
-        return cls.from_dict(spec)
+    if isinstance(spec, Settings) and has_template(spec.to_dict()):
+        raise BadInput(
+            "BAD_SETTING", f"a template inside a {cls.__name__} stays literal text", "pass a dict, or put it into overrides"
+        )
     return spec if has_template(spec) else cls.from_dict(spec)
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_transfer_learning.operators.base import SpecOperator, figures
 from transfer_learning.jobs import JobResult, fingerprint
@@ -40,7 +40,7 @@ class EvaluateOperator(SpecOperator):
         A ``VerdictRef`` as a dict.
     """
 
-    template_fields: ClassVar[Sequence[str]] = ("candidate", "dataset", *SpecOperator.template_fields)
+    template_fields: Sequence[str] = ("candidate", "dataset", *SpecOperator.template_fields)
     plan_key = "evaluate"
     spec_class = EvaluateSpec
 

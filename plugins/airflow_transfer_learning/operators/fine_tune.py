@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_transfer_learning.operators.base import SpecOperator
 from transfer_learning.bases import BaseModel
@@ -38,7 +38,7 @@ class FineTuneOperator(SpecOperator):
         A ``ModelRef`` as a dict.
     """
 
-    template_fields: ClassVar[Sequence[str]] = ("model", "dataset", "base", *SpecOperator.template_fields)
+    template_fields: Sequence[str] = ("model", "dataset", "base", *SpecOperator.template_fields)
     plan_key = "fine_tune"
     spec_class = FineTuneSpec
 

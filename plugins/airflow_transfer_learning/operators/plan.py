@@ -42,7 +42,7 @@ class PlanOperator(TransferLearningOperator):
         A ``PlanRef`` as a dict.
     """
 
-    template_fields: ClassVar[Sequence[str]] = (
+    template_fields: Sequence[str] = (
         "model",
         "base",
         *SPECS,
@@ -88,8 +88,8 @@ class PlanOperator(TransferLearningOperator):
                 model=self.model,
                 base=self.open_bases(store).resolve(self.base),
                 window=fixed_window(specs["pull"], run_time(context)) if "pull" in specs else None,
-                champion=champion and champion.version,
-                champion_generation=champion and champion.generation,
+                champion=champion.version if champion else None,
+                champion_generation=champion.generation if champion else None,
                 as_of=run_time(context),
                 overrides=overrides,
                 store=store.objects.uri,

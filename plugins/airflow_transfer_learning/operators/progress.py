@@ -26,7 +26,7 @@ class ProgressLog:
 
     def __init__(self, log: Any, context: Context) -> None:
         self._log = log
-        self._state = context.get("task_state_store")
+        self._state: Any = context.get("task_state_store")
         self._phase: object = None
         self._logged = self._stored = float("-inf")
 

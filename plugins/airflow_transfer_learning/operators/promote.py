@@ -36,7 +36,7 @@ class PromoteOperator(TransferLearningOperator):
         The promoted version's ``ModelRef`` as a dict.
     """
 
-    template_fields: ClassVar[Sequence[str]] = ("verdict", "alias", "override_reason", *TransferLearningOperator.template_fields)
+    template_fields: Sequence[str] = ("verdict", "alias", "override_reason", *TransferLearningOperator.template_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {"verdict": "json"}
 
     def __init__(

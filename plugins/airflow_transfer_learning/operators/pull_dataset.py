@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_transfer_learning.hooks.model_store import ModelStoreHook
 from airflow_transfer_learning.hooks.sql import stream_batches
@@ -36,7 +36,7 @@ class PullDatasetOperator(SpecOperator):
         A ``DatasetRef`` as a dict.
     """
 
-    template_fields: ClassVar[Sequence[str]] = SpecOperator.template_fields
+    template_fields: Sequence[str] = SpecOperator.template_fields
     plan_key = "pull"
     spec_class = PullSpec
 
@@ -49,12 +49,13 @@ class PullDatasetOperator(SpecOperator):
             window = self.planned().window if self.plan else fixed_window(spec, as_of)
             self.stage(spec, work / "source", window)
             rule = store.datasets.rule(spec.name)
-            facts = {"as_of": as_of, "window": window, "rule": rule, "reset": is_new_reset(spec, rule)}
+            reset = rule is not None and is_new_reset(spec, store)
+            facts = {"as_of": as_of, "window": window, "rule": rule, "reset": reset}
             inputs = {"source": [work / "source"], **self.previous(spec, store, work / "previous")}
             limits = {"memory_mb": spec.memory_limit_mb, "cpu_seconds": spec.cpu_limit_seconds}
             job = self.run_job("pull_dataset", spec, inputs, context, work=work / "job", facts=facts, limits=limits)
             self.check_stop()
-            self.fix_rule(spec, store, rule, job.out, context)
+            self.fix_rule(spec, store, facts, job.out, context)
             manifest, uploaded = store.datasets.publish(spec.name, job.out)
             self.log.info(
                 "Snapshot %s of %s: %s, %d bytes uploaded", manifest["digest"][:12], spec.name, manifest["splits"], uploaded
@@ -76,27 +77,22 @@ class PullDatasetOperator(SpecOperator):
         store.datasets.fetch(spec.name, newest["digest"], destination=destination, cache=self.open_cache())
         return {"previous": [destination]}
 
-    def fix_rule(self, spec: PullSpec, store: Store, known: Mapping[str, Any] | None, out: Path, context: Context) -> None:
+    def fix_rule(self, spec: PullSpec, store: Store, facts: Mapping[str, Any], out: Path, context: Context) -> None:
         """Write down the split rule of a dataset's first snapshot, or of a reset.
 
         Raises:
             StoreUnreachable: another run fixed another rule in the meantime; a retry takes that one.
         """
         rule = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["rule"]
-        if is_new_reset(spec, known):
+        if facts["reset"]:
             store.datasets.reset_rule(spec.name, rule, reason=spec.reset_split or "", actor=run_actor(context))
-        elif known is None:
-            standing = store.datasets.fix_rule(spec.name, rule)
-            if any(standing.get(name) != value for name, value in rule.items()):
-                raise StoreUnreachable(
-                    f"RULE another run fixed another split rule of {spec.name} at this moment; a retry takes it"
-                )
+        elif facts["rule"] is None and store.datasets.fix_rule(spec.name, rule) != rule:
+            raise StoreUnreachable(f"RULE another run fixed another split rule of {spec.name} just now; a retry takes it")
 
 
-def is_new_reset(spec: PullSpec, rule: Mapping[str, Any] | None) -> bool:
+def is_new_reset(spec: PullSpec, store: Store) -> bool:
     """Return whether this run must reset the split rule: a reason that stays in the settings counts once."""
-    reasons = [entry.get("reason") for entry in (rule or {}).get("history", [])]
-    return spec.reset_split is not None and rule is not None and spec.reset_split not in reasons
+    return spec.reset_split is not None and spec.reset_split not in store.datasets.resets(spec.name)
 
 
 def dataset_ref(manifest: Mapping[str, Any], as_of: str) -> DatasetRef:

@@ -1,0 +1,70 @@
+"""Runs the shipped DAGs in this process, with Airflow's own task runner and database."""
+
+from __future__ import annotations
+
+import airflow_env
+
+# isort: split
+import dataclasses
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_pipeline
+from transfer_learning.store import Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """One run of a DAG, as Airflow recorded it."""
+
+    state: str
+    tasks: dict[str, str]
+    results: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+@pytest.fixture
+def run_dag(airflow_database: None) -> Callable[..., Finished]:
+    """Runs a shipped DAG once, as of a day of March 2026."""
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    bag = DagBag(str(airflow_env.REPOSITORY / "dags"))
+    assert bag.import_errors == {}
+
+    def run(dag_id: str, day: datetime, **conf: Any) -> Finished:
+        dag_run = bag.dags[dag_id].test(logical_date=None, run_after=day, run_conf=conf)
+        tasks = {ti.task_id: str(ti.state) for ti in dag_run.get_task_instances()}
+        with create_session() as session:
+            found = session.scalars(XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag_id, key="return_value"))
+            results = {entry.task_id: XComModel.deserialize_value(entry) for entry in found}
+        return Finished(str(dag_run.state), tasks, results)
+
+    return run
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty store in a folder, behind the default connection."""
+    root = f"file://{tmp_path}/store"
+    connection = {"conn_type": "transfer_learning", "extra": {"root": root}}
+    monkeypatch.setenv("AIRFLOW_CONN_TRANSFER_LEARNING_DEFAULT", json.dumps(connection))
+    return Store.open(root)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a tiny base model."""
+    return tiny_pipeline.write_base(tmp_path_factory.mktemp("bases") / "tiny")
