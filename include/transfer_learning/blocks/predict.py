@@ -17,6 +17,7 @@ from transfer_learning.blocks.batching import length_batches, tokenize
 from transfer_learning.blocks.head import POOLINGS, TextClassifier
 from transfer_learning.blocks.safe_loading import check_files
 from transfer_learning.errors import BadInput, nearest
+from transfer_learning.specs import TaskSpec
 
 TOKEN_BUDGET = 4096
 """Padded tokens to one forward pass; a larger batch is no faster on two cores."""
@@ -33,11 +34,21 @@ class Classifier:
         labels: label names in the order of the columns.
         max_length: longer inputs are cut to this many tokens.
         device: where it runs.
+        task: the column roles it was trained with, where its passport tells.
     """
 
-    def __init__(self, model: TextClassifier, base: Base, labels: Sequence[str], max_length: int, device: str) -> None:
+    def __init__(
+        self,
+        model: TextClassifier,
+        base: Base,
+        labels: Sequence[str],
+        max_length: int,
+        device: str,
+        task: TaskSpec | None = None,
+    ) -> None:
         self.labels = list(labels)
         self.max_length = max_length
+        self.task = task
         self._model = model.eval().to(device)
         self._tokenizer = base.tokenizer
         self._device = device
@@ -105,7 +116,8 @@ def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
     if pooled:
         _load_dense(model, folder, str(head["file"]))
     longest = int(passport["max_length"]) if passport else base.max_length
-    return Classifier(model, base, labels, min(longest, base.max_length), device)
+    task = TaskSpec.from_dict(passport["task"]) if passport and "task" in passport else None
+    return Classifier(model, base, labels, min(longest, base.max_length), device, task)
 
 
 def _read_passport(folder: Path) -> dict[str, Any] | None:

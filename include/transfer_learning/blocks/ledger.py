@@ -1,0 +1,94 @@
+"""Keeping the test honest: rows that a model was trained or selected on do not judge it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from transfer_learning.blocks.rows import Rows
+from transfer_learning.errors import BadInput
+
+T = TypeVar("T")
+
+KEYS = ("row_key", "content_key")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dropped:
+    """Test rows that stand in a ledger; a row may stand in both."""
+
+    total: int
+    candidate_ledger: int
+    champion_ledger: int
+
+    def sentence(self, rows: int) -> str:
+        """Say what was left out of ``rows`` test rows."""
+        return (
+            f"{self.total:,} of {rows:,} test rows are left out, since a model was trained or selected on them: "
+            f"{self.candidate_ledger:,} stand in the candidate's ledger, {self.champion_ledger:,} in the champion's"
+        )
+
+
+def drop_known(rows: Rows, candidate: Sequence[Path], champion: Sequence[Path]) -> tuple[Rows, Dropped]:
+    """Return the test rows whose row key and content key stand in neither ledger, and how many were dropped.
+
+    Args:
+        rows: the test rows.
+        candidate: folders with the candidate's ledgers, its parents' included.
+        champion: folders with the champion's.
+
+    Raises:
+        BadInput: a ledger that cannot be read, or no row is left.
+    """
+    in_candidate, in_champion = _known(rows, candidate), _known(rows, champion)
+    known = in_candidate | in_champion
+    dropped = Dropped(int(known.sum()), int(in_candidate.sum()), int(in_champion.sum()))
+    if known.all():
+        raise BadInput(
+            "NO_TEST_ROWS",
+            f"all {len(rows)} test rows stand in a ledger ({dropped.candidate_ledger} in the candidate's, "
+            f"{dropped.champion_ledger} in the champion's), so nothing is left to judge by",
+            "add test rows that no model was trained on",
+        )
+    return select(rows, np.flatnonzero(~known)), dropped
+
+
+def select(rows: Rows, places: NDArray[np.int64]) -> Rows:
+    """Return some of the rows, in the order of ``places``; the distinct labels stay those of all."""
+    if len(places) == len(rows):
+        return rows
+
+    def pick(values: list[T]) -> list[T]:
+        return [values[place] for place in places]
+
+    return dataclasses.replace(
+        rows,
+        texts=pick(rows.texts),
+        pairs=None if rows.pairs is None else pick(rows.pairs),
+        labels=pick(rows.labels),
+        row_keys=pick(rows.row_keys),
+        content_keys=pick(rows.content_keys),
+        slices={name: pick(values) for name, values in rows.slices.items()},
+    )
+
+
+def _known(rows: Rows, folders: Sequence[Path]) -> NDArray[np.bool_]:
+    """Return for each row whether one of its keys stands in the ledgers of ``folders``."""
+    found = np.zeros(len(rows), dtype=bool)
+    for path in sorted(path for folder in folders for path in folder.glob("*.parquet")):
+        try:
+            ledger = pq.read_table(path, columns=list(KEYS))
+            for name, keys in zip(KEYS, (rows.row_keys, rows.content_keys), strict=True):
+                values = ledger[name].combine_chunks().cast(pa.binary())
+                found |= pc.is_in(pa.array(keys, pa.binary()), value_set=values).to_numpy(zero_copy_only=False)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise BadInput("BAD_LEDGER", f"cannot be read: {error}", "publish the version again", file=path) from None
+    return found
