@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,6 +57,14 @@ def new_objects(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], 
 def objects(new_objects: Callable[[], ObjectStore]) -> ObjectStore:
     """An empty object store of its own: in memory, in a local directory, and on the S3 server."""
     return new_objects()
+
+
+@pytest.fixture
+def disk_of() -> Iterator[Callable[[int], None]]:
+    """Lets no file of this process grow beyond so many bytes, which fails a write as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

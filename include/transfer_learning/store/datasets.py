@@ -162,16 +162,20 @@ class DatasetStore:
         self, name: str, part: Mapping[str, Any], target: Path, cache: Cache | None, on_bytes: OnBytes | None
     ) -> None:
         sha256, key = part["sha256"], _part_key(name, part["sha256"])
+
+        def receive(path: Path) -> None:
+            self._objects.download(key, path, on_bytes)
+            found = sha256_of(path)
+            if found != sha256:
+                raise self._broken(key, f"is damaged: its sha256 is {found}")
+
         try:
             if cache is None:
-                self._objects.download(key, target, on_bytes)
+                receive(target)
             else:
-                cache.fetch(sha256, lambda path: self._objects.download(key, path, on_bytes), link=target)
+                cache.fetch(sha256, receive, link=target)
         except ObjectMissing as error:
             raise self._broken(key, "is missing") from error
-        found = sha256_of(target)
-        if found != sha256:
-            raise self._broken(key, f"is damaged: its sha256 is {found}")
 
     def _broken(self, key: str, what: str) -> BadInput:
         fix = "restore it from a backup, or pull the data under a new dataset name"

@@ -122,10 +122,15 @@ class LocalObjectStore(ObjectStore):
                 temporary.unlink(missing_ok=True)
 
     def _check(self, path: Path, key: str, if_absent: bool, if_match: str | None) -> None:
+        if path.is_dir():
+            raise self._overlap(key)
         if if_absent and path.exists():
             raise PreconditionFailed(f"{self.uri}/{key} exists")
         if if_match is not None and (not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != if_match):
             raise PreconditionFailed(f"{self.uri}/{key} has changed")
+
+    def _overlap(self, key: str) -> BadInput:
+        return BadInput("BAD_NAME", "is the name of an object and of a folder of objects", file=f"{self.uri}/{key}")
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -144,8 +149,8 @@ class LocalObjectStore(ObjectStore):
         except PermissionError as error:
             fix = "correct the folder's owner and permissions"
             raise BadInput("ACCESS_DENIED", f"{error.strerror}: {error.filename}", fix, file=f"{self.uri}/{key}") from error
-        except NotADirectoryError as error:
-            raise BadInput("BAD_NAME", "another object has the name of a folder of this one", file=f"{self.uri}/{key}") from error
+        except (NotADirectoryError, FileExistsError) as error:
+            raise self._overlap(key) from error
         except OSError as error:
             if error.errno == errno.EROFS:
                 raise BadInput("ACCESS_DENIED", "the file system is read-only", file=f"{self.uri}/{key}") from error

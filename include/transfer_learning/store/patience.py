@@ -73,4 +73,4 @@ def refuse_when_late(**_: object) -> None:
     """
     patience: Patience | None = getattr(_bound, "patience", None)
     if patience is not None and not patience.allows_another():
-        raise OutOfTime("no usable answer in time")
+        raise OutOfTime("time is up")

@@ -98,7 +98,7 @@ class S3ObjectStore(ObjectStore):
     def get(self, key: str) -> Stored:
         def read() -> Stored:
             answer = self._client.get_object(Bucket=self._bucket, Key=self._full(key))
-            data, etag = answer["Body"].read(), answer["ETag"]
+            data, etag = answer["Body"].read(), answer.get("ETag", "")
             if ERROR_DOCUMENT.match(data) and hashlib.md5(data, usedforsecurity=False).hexdigest() != etag.strip('"'):
                 raise ErrorInsteadOfObject("the server answered 200 with an error as the body")
             return Stored(data, etag)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,14 +30,6 @@ class Source:
     def __call__(self, path: Path) -> None:
         self.downloads += 1
         path.write_bytes(self.data)
-
-
-@pytest.fixture
-def disk_of() -> Iterator[Callable[[int], None]]:
-    """Lets no file of this process grow beyond so many bytes, which fails a write as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def cached_files(folder: Path) -> list[str]:
@@ -95,7 +86,7 @@ def test_what_was_used_longest_ago_goes_first_when_the_cache_is_full(tmp_path: P
     cache = Cache(tmp_path, max_bytes=25)
     sources = [Source(bytes([number]) * 10) for number in range(3)]
     for age, source in zip((300, 400), sources[:2], strict=True):
-        moment = os.stat(cache.fetch(source.sha256, source)).st_mtime - age
+        moment = cache.fetch(source.sha256, source).stat().st_mtime - age
         os.utime(tmp_path / source.sha256[:2] / source.sha256, (moment, moment))
     cache.fetch(sources[1].sha256, sources[1])  # used again: the first is the oldest now
 
@@ -131,7 +122,7 @@ def test_unfinished_files_of_a_killed_process_go_after_a_day(tmp_path: Path) -> 
     folder = cache.fetch(source.sha256, source).parent
     for name, age in (("old.part", 2 * 86400), ("young.part", 60)):
         (folder / name).write_bytes(b"half")
-        moment = os.stat(folder / name).st_mtime - age
+        moment = (folder / name).stat().st_mtime - age
         os.utime(folder / name, (moment, moment))
 
     cache.fetch(source.sha256, source)
