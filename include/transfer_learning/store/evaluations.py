@@ -58,9 +58,15 @@ class EvaluationStore:
         return self._read_below(layout.evaluations_prefix(name, version))
 
     def count_test_uses(self, name: str, test_digest: str) -> int:
-        """Return how many verdicts on a model were decided on the test rows with this digest."""
-        verdicts = self._read_below(layout.evaluations_prefix(name))
-        return sum((verdict.get("test") or {}).get("digest") == test_digest for verdict in verdicts)
+        """Return how many verdicts on a model were decided on this test set.
+
+        Args:
+            name: model name.
+            test_digest: of the snapshot's test split (``split_digest`` of a verdict), or of the rows that were left of it
+                without those in a ledger (``digest``).
+        """
+        tests = [verdict.get("test") or {} for verdict in self._read_below(layout.evaluations_prefix(name))]
+        return sum(test_digest in (test.get("digest"), test.get("split_digest")) for test in tests)
 
     def require_passed(self, name: str, version: int) -> dict[str, Any]:
         """Return the newest verdict on a version that passed.

@@ -109,6 +109,15 @@ def test_uses_of_a_test_set_are_counted_over_all_versions_of_a_model(objects: Ob
     assert [evaluations.count_test_uses("news", digest) for digest in ("aa", "bb", "cc")] == [3, 1, 0]
 
 
+def test_uses_are_counted_by_the_split_whatever_rows_the_ledgers_left_of_it(objects: ObjectStore, tmp_path: Path) -> None:
+    evaluations = EvaluationStore(objects)
+    for number, digest in enumerate(("aa", "bb"), start=1):
+        folder = write_evaluation(tmp_path / str(number), test={"digest": digest, "split_digest": "whole"})
+        evaluations.write("news", number, "night-1", folder)
+
+    assert evaluations.count_test_uses("news", "whole") == 2
+
+
 def test_the_newest_verdict_decides_whether_a_version_passed(objects: ObjectStore, tmp_path: Path) -> None:
     evaluations = EvaluationStore(objects)
     with pytest.raises(Refused, match=r"^UNEVALUATED version 1 of news was never evaluated"):
