@@ -79,7 +79,7 @@ class DatasetRef(Ref):
     digest: str
     rows: int
     splits: dict[str, int]
-    """Rows by split; unlabelled rows are counted under ``unlabelled`` as well."""
+    """Labelled rows by split, and all rows without a label under ``unlabelled``."""
     schema: dict[str, str]
     as_of: str
     """The run's time, not the snapshot's."""

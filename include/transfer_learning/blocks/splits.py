@@ -126,4 +126,4 @@ def _given_names(by_source: bool, spec: PullSpec, given: Iterable[int], standing
 
 
 def _word(value: object) -> str:
-    return " + ".join(value) or "none" if isinstance(value, list) else str(value)
+    return " + ".join(value) or "none" if isinstance(value, list) else repr(value)
