@@ -40,9 +40,9 @@ class Alias:
     """When it moved, ISO 8601."""
     kind: Literal["promote", "rollback"] = "promote"
     override_reason: str | None = None
-    """Why it was moved against the rules in ``overridden``."""
+    """Why it may move against the rules; given by whoever asked."""
     overridden: tuple[str, ...] = ()
-    """Codes of the refusals that the override set aside."""
+    """Codes of the rules of this store that the override set aside."""
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Alias:
@@ -115,7 +115,7 @@ class AliasStore:
             reason: why.
             expected_generation: of the alias that the version was compared with; None: there was none.
             as_of: time of the run, ISO 8601; its data may not be older than the champion's.
-            override_reason: sets broken rules aside, on record.
+            override_reason: sets broken rules aside; always on record.
 
         Raises:
             Refused: no such version; or, without an override, the alias has moved, the data are older than the champion's, or
@@ -131,7 +131,8 @@ class AliasStore:
             if broken and not override_reason:
                 raise broken[0]
             codes = [refusal.code for refusal in broken]
-            record = {"override_reason": override_reason, "overridden": codes} if codes else {}
+            # Kept even when nothing here was broken: the caller may have set its own rules aside, such as the gate's.
+            record = {"override_reason": override_reason, "overridden": codes} if override_reason else {}
             return {"version": version, "as_of": as_of, "reason": reason, "kind": "promote", **record}
 
         return self._move(name, alias, promote_id, actor, plan)

@@ -26,6 +26,7 @@ Item = TypeVar("Item")
 
 WORKERS = 8
 LOG_SECONDS = 5.0
+UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
 
 def list_files(folder: Path) -> list[dict[str, Any]]:
@@ -106,7 +107,7 @@ def upload_folder(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".verify-") as temporary:
         scratch = Path(temporary)
         uploaded = sum(_each(place, files))
-    log(f"Stored {len(files)} files, {megabytes(progress.total)}: {megabytes(uploaded)} uploaded, the rest copied in the store")
+    log(f"Stored {len(files)} files, {size_text(progress.total)}: {size_text(uploaded)} uploaded, the rest copied in the store")
     return uploaded
 
 
@@ -177,9 +178,10 @@ def fetch_folder(
     return destination
 
 
-def megabytes(count: int) -> str:
+def size_text(count: int) -> str:
     """Return a number of bytes for people, such as ``12.3 MB``."""
-    return f"{count / 1e6:,.1f} MB"
+    unit, factor = next(((unit, factor) for unit, factor in UNITS if abs(count) >= factor), ("B", 1))
+    return f"{count / factor:,.1f} {unit}" if factor > 1 else f"{count} B"
 
 
 def _obtain(
@@ -262,4 +264,4 @@ class _Progress:
                 return
             self._last = time.monotonic()
             done = self._done
-        self._log(f"Storing: {megabytes(done)} of {megabytes(self.total)}")
+        self._log(f"Storing: {size_text(done)} of {size_text(self.total)}")

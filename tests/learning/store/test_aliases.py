@@ -206,10 +206,18 @@ def rolled_back_before(aliases: AliasStore) -> dict[str, object]:
 
 
 BREAKING = [
-    (moved_since, "ALIAS_MOVED", "champion of news has moved since: expected generation 1, found version 2 in generation 2, moved by ada"),
+    (
+        moved_since,
+        "ALIAS_MOVED",
+        "champion of news has moved since: expected generation 1, found version 2 in generation 2, moved by ada",
+    ),
     (appeared_since, "ALIAS_MOVED", "champion of news has moved since: expected it was not set, found version 1 in generation 1"),
     (gone_since, "ALIAS_MOVED", "champion of news has moved since: expected generation 4, found not set"),
-    (older_data, "OLDER_DATA", "the run of version 3 of news is as of 2026-01-01T22:00:00Z, and that of champion as of 2026-01-02"),
+    (
+        older_data,
+        "OLDER_DATA",
+        "the run of version 3 of news is as of 2026-01-01T22:00:00Z, and that of champion as of 2026-01-02",
+    ),
     (rolled_back_before, "ROLLED_BACK", "version 3 of news was once rolled back from as champion"),
 ]
 
@@ -244,8 +252,10 @@ def test_an_override_promotes_all_the_same_and_stays_on_record(
     assert recorded.overridden == (code,)
 
 
-def test_an_override_that_was_not_needed_is_not_recorded(objects: ObjectStore) -> None:
-    assert promote(with_versions(objects), 1, override_reason="just in case").alias.override_reason is None
+def test_an_override_is_recorded_even_where_no_rule_of_the_store_was_broken(objects: ObjectStore) -> None:
+    alias = promote(with_versions(objects), 1, override_reason="the gate refused it").alias
+
+    assert (alias.override_reason, alias.overridden) == ("the gate refused it", ())
 
 
 def test_no_override_promotes_a_version_that_does_not_exist(objects: ObjectStore) -> None:
@@ -340,9 +350,7 @@ def test_an_unreadable_store_says_unknown_and_a_retry_settles_it(objects: Object
 
     with pytest.raises(OutcomeUnknown):
         aliases_of_unreadable = AliasStore(Unreadable(objects))
-        aliases_of_unreadable.promote(
-            "news", 1, promote_id="1", actor="ada", reason="", expected_generation=None, as_of=None
-        )
+        aliases_of_unreadable.promote("news", 1, promote_id="1", actor="ada", reason="", expected_generation=None, as_of=None)
 
     again = promote(aliases, 1, promote_id="1", expected_generation=None)
     assert (again.moved, again.duplicate) == (True, "current")
@@ -369,7 +377,9 @@ def climb(objects: ObjectStore, worker: int, moves: int) -> Iterator[Move]:
                 if chance.random() < 0.2:
                     yield rollback(aliases, promote_id)
                 else:
-                    yield promote(aliases, chance.randint(1, 5), promote_id=promote_id, override_reason=chance.choice([None, "x"]))
+                    yield promote(
+                        aliases, chance.randint(1, 5), promote_id=promote_id, override_reason=chance.choice([None, "x"])
+                    )
             except (Refused, BadInput):
                 pass
             except StoreError:

@@ -62,7 +62,9 @@ def test_file_names_that_do_not_fit_a_key_are_refused(tmp_path: Path, name: str)
         artifacts.list_files(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "a.PT", "a.pth", "a.pkl", "a.pickle", "deep/a.ckpt", "a.npy", "a.h5", "modeling.py"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "a.PT", "a.pth", "a.pkl", "a.pickle", "deep/a.ckpt", "a.npy", "a.h5", "modeling.py"]
+)
 def test_pickles_and_code_are_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"harmless")
@@ -81,7 +83,9 @@ def test_renamed_pickles_are_refused_by_their_bytes(tmp_path: Path, name: str, p
 
 
 @pytest.mark.parametrize(
-    "start", [b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x93NUMPY\x01", b"\x1f\x8b\x08", b"\x7fELF"], ids=["zip", "hdf5", "numpy", "gzip", "elf"]
+    "start",
+    [b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x93NUMPY\x01", b"\x1f\x8b\x08", b"\x7fELF"],
+    ids=["zip", "hdf5", "numpy", "gzip", "elf"],
 )
 def test_renamed_archives_are_refused_by_their_bytes(tmp_path: Path, start: bytes) -> None:
     (tmp_path / "vocab.txt").write_bytes(start + b"\0" * 64)
@@ -90,7 +94,9 @@ def test_renamed_archives_are_refused_by_their_bytes(tmp_path: Path, start: byte
         artifacts.list_model_files(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[PAD]\ncat\n", "cat\ndog\nelk\n", "# Card\n", ".", "N.", "(", "im Garten\nist\n", "köln\n", "\ufeffthe"])
+@pytest.mark.parametrize(
+    "text", ["", "[PAD]\ncat\n", "cat\ndog\nelk\n", "# Card\n", ".", "N.", "(", "im Garten\nist\n", "köln\n", "\ufeffthe"]
+)
 def test_plain_text_is_not_taken_for_a_pickle(tmp_path: Path, text: str) -> None:
     (tmp_path / "vocab.txt").write_text(text, encoding="utf-8")
 
@@ -184,7 +190,8 @@ def test_an_empty_folder_is_filled(objects: ObjectStore, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "code"), [("../escape.txt", "BAD_NAME"), ("/etc/x.txt", "BAD_NAME"), ("a//b.txt", "BAD_NAME"), ("pytorch_model.bin", "PICKLE")]
+    ("path", "code"),
+    [("../escape.txt", "BAD_NAME"), ("/etc/x.txt", "BAD_NAME"), ("a//b.txt", "BAD_NAME"), ("pytorch_model.bin", "PICKLE")],
 )
 def test_a_hostile_manifest_places_no_file(tmp_path: Path, path: str, code: str) -> None:
     with pytest.raises(BadInput, match=f"^{code}"):
@@ -193,3 +200,10 @@ def test_a_hostile_manifest_places_no_file(tmp_path: Path, path: str, code: str)
         )
 
     assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (6_341, "6.3 kB"), (90_900_000, "90.9 MB"), (10**12, "1,000.0 GB")]
+)
+def test_sizes_are_written_for_people(count: int, text: str) -> None:
+    assert artifacts.size_text(count) == text

@@ -103,9 +103,7 @@ def test_a_parents_damaged_file_is_uploaded_instead_of_copied(objects: ObjectSto
     ModelStore(objects).fetch("news", 2, tmp_path / "fetched")
 
 
-def test_publishers_at_the_same_time_get_contiguous_versions(
-    new_objects: Callable[[], ObjectStore], tmp_path: Path
-) -> None:
+def test_publishers_at_the_same_time_get_contiguous_versions(new_objects: Callable[[], ObjectStore], tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         refs = list(pool.map(lambda seed: publish(new_objects(), tmp_path, seed)[0], range(8)))
 
@@ -266,7 +264,11 @@ def test_a_version_is_found_by_number_alias_and_latest(objects: ObjectStore, tmp
     [
         ("news", "9", "NO_VERSION model news has no version 9 — it has 1, 2"),
         ("news", "0", "NO_VERSION model news has no version 0 — it has 1, 2"),
-        ("news", "chmpion", "NO_ALIAS model news has no alias 'chmpion'; did you mean 'champion'? — aliases: champion; versions: it has 1, 2"),
+        (
+            "news",
+            "chmpion",
+            "NO_ALIAS model news has no alias 'chmpion'; did you mean 'champion'? — aliases: champion; versions: it has 1, 2",
+        ),
         ("newz", "1", "NO_VERSION model newz has no version 1 — the store has news; did you mean 'news'?"),
         ("newz", "latest", "NO_VERSION model newz has no versions — the store has news; did you mean 'news'?"),
     ],
@@ -359,4 +361,4 @@ def test_progress_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
 
     assert lines[0].startswith("Storing: ")
-    assert lines[-1].startswith("Stored 4 files, 0.0 MB: 0.0 MB uploaded")
+    assert lines[-1].startswith("Stored 4 files, 6.3 kB: 6.3 kB uploaded")

@@ -1,0 +1,106 @@
+"""What ``transfer-learning models`` says about versions, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from transfer_learning.store.aliases import Alias
+from transfer_learning.store.artifacts import size_text
+
+COLUMNS = ("model", "version", "aliases", "created", "dataset", "accuracy", "verdict", "size")
+SPLITS = ("train", "validation", "test", "unlabelled")
+
+
+def summarise(
+    manifest: Mapping[str, Any], aliases: Mapping[str, Alias], verdicts: Sequence[Mapping[str, Any]], root: str
+) -> dict[str, Any]:
+    """Return the figures of one version; the accuracy is that of the newest verdict, None without one."""
+    verdict = verdicts[-1] if verdicts else {}
+    dataset = manifest["facts"].get("dataset") or {}
+    return {
+        "model": manifest["name"],
+        "version": manifest["version"],
+        "aliases": sorted(alias for alias, found in aliases.items() if found.version == manifest["version"]),
+        "created": manifest["created"],
+        "dataset": dataset.get("name"),
+        "rows": dataset.get("rows"),
+        "accuracy": ((verdict.get("metrics") or {}).get("candidate") or {}).get("accuracy"),
+        "verdict": verdict.get("decision"),
+        "bytes": sum(file["bytes"] for file in manifest["files"]),
+        "uri": f"{root}/{manifest['artifact']}",
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return summaries as an aligned table with a header."""
+    cells = [COLUMNS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def details(shown: Mapping[str, Any]) -> str:
+    """Return one version with its circumstances, verdict, files and alias histories."""
+    return "\n".join(_printable(line) for line in _details(shown))
+
+
+def _printable(text: str) -> str:
+    """Replace control characters, which a terminal would obey; spaces that align columns stay."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    rows = f", {row['rows']:,} rows" if row["rows"] is not None else ""
+    accuracy = f"{row['accuracy']:.3f}" if row["accuracy"] is not None else "-"
+    dataset = f"{row['dataset'] or '-'}{rows}"
+    texts = (
+        row["model"],
+        row["version"],
+        ", ".join(row["aliases"]) or "-",
+        _time(row["created"]),
+        dataset,
+        accuracy,
+        row["verdict"] or "-",
+        size_text(row["bytes"]),
+    )
+    return tuple(_printable(str(text)) for text in texts)
+
+
+def _details(shown: Mapping[str, Any]) -> Iterator[str]:
+    manifest, facts = shown["manifest"], shown["manifest"]["facts"]
+    yield f"{shown['model']} version {shown['version']}" + (f" ({', '.join(shown['aliases'])})" if shown["aliases"] else "")
+    yield f"  created   {_time(shown['created'])}"
+    if dataset := facts.get("dataset"):
+        counts = dataset.get("splits") or {}
+        splits = ", ".join(f"{split} {counts[split]:,}" for split in SPLITS if split in counts)
+        yield f"  dataset   {dataset.get('name')}, {dataset.get('rows'):,} rows ({splits})"
+    for label, value in (
+        ("base", (facts.get("base") or {}).get("uri")),
+        ("as of", facts.get("as_of")),
+        ("run", facts.get("run")),
+    ):
+        if value:
+            yield f"  {label:<9} {value}"
+    if manifest["parents"]:
+        yield f"  parents   {', '.join(map(str, manifest['parents']))}"
+    yield f"  stored    {size_text(shown['bytes'])}, of which {size_text(manifest['bytes_uploaded'])} were uploaded"
+    yield f"  uri       {shown['uri']}"
+    for verdict in shown["evaluations"]:
+        yield f"  verdict   {verdict['decision']}, {_time(verdict['written'])}"
+        yield from (f"    {sentence}" for sentence in verdict.get("sentences", ()))
+    yield "  files"
+    yield from (f"    {file['sha256'][:12]}  {size_text(file['bytes']):>12}  {file['path']}" for file in manifest["files"])
+    for alias, history in shown["history"].items():
+        yield f"  {alias}, newest first"
+        yield from (f"    {_move(past)}" for past in reversed(history))
+
+
+def _move(past: Mapping[str, Any]) -> str:
+    verb = "rolled back to" if past["kind"] == "rollback" else "promoted"
+    why = [past["reason"], f"override: {past['override_reason']}" if past["override_reason"] else "", *past["overridden"]]
+    who = f"{verb} version {past['version']} by {past['actor']}"
+    return f"{past['generation']:>3}  {_time(past['at'])}  {who}: {'; '.join(filter(None, why))}"
+
+
+def _time(text: str) -> str:
+    return text[:16].replace("T", " ")
