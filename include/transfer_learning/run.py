@@ -112,9 +112,19 @@ def run_stage(job: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, A
 
 def build_run(job: Mapping[str, Any]) -> Run:
     """Build what the stage is given beside spec and folders."""
-    folders = {name: Path(job[name]) if job.get(name) else None for name in ("checkpoints", "resume_from", "cache", "new_cache")}
-    progress = Path(job["progress"]) if job.get("progress") else None
-    return Run(progress_file=progress, threads=job.get("threads"), facts=job.get("facts") or {}, **folders)
+
+    def path(name: str) -> Path | None:
+        return Path(job[name]) if job.get(name) else None
+
+    return Run(
+        progress_file=path("progress"),
+        checkpoints=path("checkpoints"),
+        resume_from=path("resume_from"),
+        cache=path("cache"),
+        new_cache=path("new_cache"),
+        facts=job.get("facts") or {},
+        threads=job.get("threads"),
+    )
 
 
 def describe(error: Exception) -> tuple[int, str]:
