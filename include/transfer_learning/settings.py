@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import types
@@ -102,7 +101,6 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
-@functools.cache
 def _hints(cls: type[Settings]) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
