@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,21 +53,29 @@ def run_to_end(api: AirflowApi, conf: Mapping[str, Any], title: str, logs: Path,
         RuntimeError: Airflow refused the settings, or one of its processes ended.
     """
     run_id, started, line = api.trigger(DAG, dict(conf)), time.monotonic(), ProgressLine()
+    retried: set[tuple[str, int]] = set()
     while (state := api.run(DAG, run_id)["state"]) not in FINAL:
         check()
-        line.show(title, time.monotonic() - started, describe(api, run_id))
+        tasks = api.tasks(DAG, run_id)
+        for task in tasks:
+            attempt = (task["task_id"], task["try_number"])
+            if task["state"] == "up_for_retry" and attempt not in retried:
+                retried.add(attempt)
+                error = api.last_error(DAG, run_id, *attempt)
+                line.close(title, time.monotonic() - started, f"{task['task_id']} will be tried again: {error}", wrap=True)
+        line.show(title, time.monotonic() - started, describe(api, run_id, tasks))
         time.sleep(POLL_SECONDS)
-    line.close(title, time.monotonic() - started, describe(api, run_id))
+    line.close(title, time.monotonic() - started, describe(api, run_id, api.tasks(DAG, run_id)))
     if state == "failed":
         raise RunFailed(why_failed(api, run_id, logs))
     return run_id
 
 
-def describe(api: AirflowApi, run_id: str) -> str:
+def describe(api: AirflowApi, run_id: str, tasks: Sequence[dict[str, Any]]) -> str:
     """Return the run's tasks in their order with the state of each, and the newest figures of the one that runs."""
     words = []
     # The default weight of a task counts what comes after it, so the first task has the highest.
-    for task in sorted(api.tasks(DAG, run_id), key=lambda task: -task["priority_weight"]):
+    for task in sorted(tasks, key=lambda task: -task["priority_weight"]):
         figures = api.progress(DAG, run_id, task["task_id"]) if task["state"] == "running" else {}
         words.append(f"{task['task_id']} {task['state'] or 'waits'}{figures_in_short(figures)}")
     return ", ".join(words)
@@ -97,17 +105,17 @@ class ProgressLine:
         self._live = sys.stdout.isatty()
         self._shown = ""
 
-    def show(self, title: str, seconds: float, text: str) -> None:
+    def show(self, title: str, seconds: float, text: str, *, wrap: bool = False) -> None:
         """Show where the run is."""
         if self._live:
             line = f"{title}  {seconds:4.0f} s  {text}"
-            print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+            print(f"\r\033[K{line if wrap else line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
         elif text != self._shown:
             print(f"{title}  {seconds:4.0f} s  {text}", flush=True)
         self._shown = text
 
-    def close(self, title: str, seconds: float, text: str) -> None:
-        """Show the end and leave the line."""
-        self.show(title, seconds, text)
+    def close(self, title: str, seconds: float, text: str, *, wrap: bool = False) -> None:
+        """Show something that stays; the next line is a new one."""
+        self.show(title, seconds, text, wrap=wrap)
         if self._live:
             print()
