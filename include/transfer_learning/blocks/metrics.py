@@ -18,6 +18,8 @@ BINS = 10
 
 ROWS_PER_BIN = 20
 
+NO_FIGURES: dict[str, Any] = {"precision": None, "recall": None, "f1": None, "rows": 0}
+
 DRAWN_ROWS = 20_000_000
 """Most rows drawn for one calibration interval: large test sets take fewer resamples."""
 
@@ -59,7 +61,7 @@ def classification_metrics(
     names = label_order(known, labels, answers)
     precision, recall, f1, rows = precision_recall_fscore_support(labels, answers, labels=names, zero_division=np.nan)
     per_class = {
-        name: {"precision": _figure(p), "recall": _figure(r), "f1": _figure(f) if n else None, "rows": int(n)}
+        name: {"precision": _figure(p), "recall": _figure(r), "f1": _figure(f), "rows": int(n)} if n else dict(NO_FIGURES)
         for name, p, r, f, n in zip(names, precision, recall, f1, rows, strict=True)
     }
     present = [name for name in names if per_class[name]["rows"]]
@@ -168,4 +170,4 @@ def _hide_unknown(per_class: dict[str, dict[str, Any]], known: Sequence[str]) ->
     """Leave a label that the model cannot answer without figures of its own; its rows are in the counts and macro means."""
     for name, figures in per_class.items():
         if name not in known:
-            figures.update({"precision": None, "recall": None, "f1": None})
+            figures.update(NO_FIGURES | {"rows": figures["rows"]})
