@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from transfer_learning.store import Store
@@ -60,8 +61,13 @@ class Task:
     def run(self, operator: Any) -> tuple[Any, dict[str, Any]]:
         """Return what the operator returned, and the context it ran in."""
         context = self.context(operator)
-        operator.render_template_fields(context)
+        self.render(operator, context)
         return operator.execute(context), context
+
+    def render(self, operator: Any, context: dict[str, Any] | None = None) -> Any:
+        """Render as the task runner does: with the DAG's environment, which is not a native one."""
+        operator.render_template_fields(context or self.context(operator), DAG("dag", schedule=None).get_template_env())
+        return operator
 
 
 @pytest.fixture

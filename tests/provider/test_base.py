@@ -18,11 +18,6 @@ def fine_tune(**options):
     )
 
 
-def rendered(task, operator):
-    operator.render_template_fields(task.context(operator))
-    return operator
-
-
 def test_what_a_form_sends_keeps_its_type(task):
     task.params = {"epochs": 3, "rate": 1e-4, "stop": False, "label": "2024", "nothing": None}
     overrides = {
@@ -33,7 +28,7 @@ def test_what_a_form_sends_keeps_its_type(task):
         "seed": "{{ params.nothing }}",
     }
 
-    spec = rendered(task, fine_tune(spec={"seed": 7}, overrides=overrides)).merged_spec()
+    spec = task.render(fine_tune(spec={"seed": 7}, overrides=overrides)).merged_spec()
 
     assert (spec.epochs, spec.backbone_lr, spec.early_stopping, spec.seed) == (3, 1e-4, False, 7)
     assert (spec.task.label, spec.task.text) == ("2024", "0.5")
@@ -42,20 +37,20 @@ def test_what_a_form_sends_keeps_its_type(task):
 def test_text_around_an_expression_stays_text(task):
     task.params = {"day": 7}
 
-    assert rendered(task, fine_tune(model="news-{{ params.day }}")).model == "news-7"
+    assert task.render(fine_tune(model="news-{{ params.day }}")).model == "news-7"
 
 
 def test_template_text_in_what_a_user_sent_is_never_rendered(task):
     task.conf = {"label": "{{ 7 * 6 }}"}
 
-    spec = rendered(task, fine_tune(overrides={"task": {"label": "{{ params.label }}"}})).merged_spec()
+    spec = task.render(fine_tune(overrides={"task": {"label": "{{ params.label }}"}})).merged_spec()
 
     assert spec.task.label == "{{ 7 * 6 }}"
 
 
 def test_an_expression_without_a_value_fails(task):
     with pytest.raises(UndefinedError):
-        rendered(task, fine_tune(overrides={"epochs": "{{ params.epoch }}"}))
+        task.render(fine_tune(overrides={"epochs": "{{ params.epoch }}"}))
 
 
 def test_the_plans_overrides_come_before_the_operators_own(task):
@@ -73,7 +68,7 @@ def test_a_typo_in_the_settings_is_found_when_the_dag_is_parsed():
 
 def test_a_dict_with_templates_is_checked_when_the_task_runs(task):
     task.params = {"seed": "seven"}
-    operator = rendered(task, fine_tune(spec={"seed": "{{ params.seed }}"}))
+    operator = task.render(fine_tune(spec={"seed": "{{ params.seed }}"}))
 
     with pytest.raises(errors.BadInput, match="FineTuneSpec.seed must be a whole number, found 'seven'"):
         operator.merged_spec()

@@ -195,6 +195,6 @@ def test_the_run_is_told_apart_from_its_dag_params(task, store, plan):
     task.conf = {"anything": 1}
     operator = plan()
     context = task.context(operator) | {"dag": SimpleNamespace(params={})}
-    operator.render_template_fields(context)
+    task.render(operator, context)
 
     assert operator.execute(context)["model"] == "news"

@@ -82,7 +82,7 @@ def test_a_refused_candidate_is_skipped_and_no_event_comes(task, store, publishe
     published("news", decision)
     operator = promote(decision=decision)
     context = task.context(operator)
-    operator.render_template_fields(context)
+    task.render(operator, context)
 
     with pytest.raises(AirflowSkipException, match=f"^NOT_PASSED version 1 of news was {decision}: The candidate {decision}."):
         operator.execute(context)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import jinja2
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from jinja2.nativetypes import NativeEnvironment
 
 from airflow_transfer_learning.hooks.model_store import ModelStoreHook
 from airflow_transfer_learning.operators.progress import ProgressLog
@@ -54,7 +55,9 @@ class TransferLearningOperator(BaseOperator):
         """Render as Airflow does, but never guess a type: its native rendering reads a column called ``2024`` as a number."""
         if not isinstance(content, str):
             return super().render_template(content, context, jinja_env, seen_oids)
-        template = (jinja_env or self.get_template_env()).from_string(content)
+        # The task runner passes the DAG's environment, which makes text of every value, whatever the operator asked for.
+        native = jinja_env if isinstance(jinja_env, NativeEnvironment) else self.get_template_env()
+        template = native.from_string(content)
         values = list(template.root_render_func(template.new_context(dict(context))))
         if len(values) == 1 and not isinstance(values[0], jinja2.Undefined):
             return values[0]
