@@ -1,8 +1,7 @@
 # Every target builds .venv first when it is missing or stale: no root, no Docker, nothing to install but Python 3.11+, make and git.
 PYTHON ?= python3
 CONSTRAINTS := docker/constraints-cpu.txt
-# Torch for the CPU is on PyTorch's own index; the one on PyPI also works here and carries gigabytes of CUDA.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Where pip knows only the CUDA build of torch, PIP_EXTRA_INDEX_URL can name PyTorch's index of CPU builds; both work.
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -21,9 +20,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@echo "Building .venv from $(CONSTRAINTS): about two minutes ..."
 	@$(PYTHON) -m venv .venv
-	@index=$$($(PYTHON) -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=5)' $(TORCH_INDEX) 2> /dev/null \
-		&& echo --extra-index-url $(TORCH_INDEX)); \
-	$(BIN)/pip install -qq torch -c $(CONSTRAINTS) $$index
+	@$(BIN)/pip install -qq torch -c $(CONSTRAINTS)
 	@$(BIN)/pip install -qq --compile -e '.[airflow,torch,dev]' -c $(CONSTRAINTS)
 	@touch $@
 
