@@ -64,6 +64,8 @@ class Adaptation:
         self.finished: dict[str, dict[str, Any]] = dict(snapshot.facts["finished"]) if snapshot else {}
         """Ticks, history and best epoch of each finished phase."""
         self._device = str(run.numerics["device"])
+        self._poll: Callable[[], None] = lambda: None
+        """Writes a checkpoint of the newest phase when one is due; raises ``Stopped`` when asked to stop."""
 
     def run_phases(self) -> None:
         """Run what is left of the strategy.
@@ -90,7 +92,7 @@ class Adaptation:
         return losses | (self._score("validation", held_out) if self.data.validation else {})
 
     def _score(self, split: str, examples: Examples) -> dict[str, float]:
-        found = evaluate(examples, lambda: self._checkpoints.poll(self._ticks(), lambda: Snapshot({}, {})))
+        found = evaluate(examples, self._poll)
         return {f"{split}_{name}": value for name, value in found.items()}
 
     def _train_head(self) -> None:
@@ -134,7 +136,8 @@ class Adaptation:
         load_weights(dict(head.linear.named_parameters()), fitted)
         self.finished["head"] = {"ticks": 1, "history": [], "best_epoch": 0}
         weights = {name: p.detach() for name, p in self.classifier.head_parameters().items()}
-        self._checkpoints.poll(self._ticks(), lambda: self._snapshot_of("head", {"weights": weights}), epoch_end=True)
+        self._poll = lambda: self._checkpoints.poll(self._ticks(), lambda: self._snapshot_of("head", {"weights": weights}))
+        self._poll()
 
     def _fine_tune(self) -> None:
         block = freezing.first_trained_block(self.classifier, self.spec.unfreeze_blocks)
@@ -152,6 +155,7 @@ class Adaptation:
                 tick, lambda: self._snapshot_of(phase.name, files_of(phase, state, extra), state), epoch_end=epoch_end, best=best
             )
 
+        self._poll = lambda: save(False)
         train(phase, state, self.run, save)
         self.run.numerics["micro_batch"] = state.micro_batch
         self.finished[phase.name] = {"ticks": state.step, "history": state.history, "best_epoch": state.best_epoch}

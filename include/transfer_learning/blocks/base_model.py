@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.utils import logging as library_logging
 
 from transfer_learning.blocks.backbone import architecture_of
+from transfer_learning.blocks.safe_loading import check_files
 from transfer_learning.errors import BadInput, one_line
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
@@ -56,8 +57,10 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
         BadInput: pickled or damaged weights, NaN weights, code in a config, keys that do not fit, a tokenizer that does not fit.
     """
     config = read_config(folder)
+    check_files(folder)
     check_weights(folder)
-    library_logging.disable_progress_bar()
+    library_logging.set_verbosity_error()  # every key is accounted for below; the library's report would only repeat it
+    library_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model, head_reused = _load_model(folder, config, labels, pooling, seed)
     tokenizer = _load_tokenizer(folder)
     embeddings = model.get_input_embeddings().num_embeddings

@@ -69,6 +69,6 @@ def frozen_hashes(classifier: TextClassifier) -> dict[str, str]:
     return hashes((name, p) for name, p in classifier.named_parameters() if not p.requires_grad)
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
+def _bytes(tensor: torch.Tensor) -> bytes:
     # A view as bytes works for every type, bfloat16 too, which NumPy does not have.
-    return memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()

@@ -59,7 +59,7 @@ def _front_matter(passport: Mapping[str, Any]) -> str:
         lines["base_model"] = uri.removeprefix("hf://").partition("@")[0]
     measured = {key: value for key, value in passport["metrics"].items() if key == "validation_accuracy"}
     if measured:
-        result = {"task": {"type": "text-classification"}, "dataset": _dataset(passport), "metrics": []}
+        result: dict[str, Any] = {"task": {"type": "text-classification"}, "dataset": _dataset(passport)}
         result["metrics"] = [{"type": "accuracy", "name": "validation accuracy", "value": value} for value in measured.values()]
         lines["model-index"] = [{"name": passport.get("model") or "model", "results": [result]}]
     return "---\n" + "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in lines.items()) + "\n---"

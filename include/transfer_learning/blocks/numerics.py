@@ -38,7 +38,7 @@ def choose(precision: str, run: Run) -> dict[str, Any]:
 def has_native_bf16(device: str) -> bool:
     """Return whether the device multiplies bf16 itself; emulated bf16 is slower than fp32 and less exact."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

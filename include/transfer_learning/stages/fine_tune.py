@@ -1,7 +1,8 @@
 """Fine-tune a text classifier: ``full``, ``linear_probe`` or ``probe_then_fine_tune``.
 
 Inputs: ``base`` (one folder), ``train`` and maybe ``validation`` (folders of Parquet parts). Out: ``model/``, a plain
-Hugging Face folder with passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained or selected on).
+Hugging Face folder with passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained or
+selected on).
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def _prove(classifier: TextClassifier, frozen: dict[str, str]) -> None:
 def _metrics(adaptation: Adaptation, data: Data, seconds: float) -> dict[str, Any]:
     """Return the flat figures of the whole run."""
     final = adaptation.score()
-    steps = sum(entry["ticks"] for name, entry in adaptation.finished.items() if name != "features")
+    steps = sum(entry["ticks"] for entry in adaptation.finished.values() if entry.get("history"))
     epochs = {f"{name}_epochs": len(entry["history"]) for name, entry in adaptation.finished.items() if entry.get("history")}
     best = {f"{name}_best_epoch": entry["best_epoch"] for name, entry in adaptation.finished.items() if entry.get("best_epoch")}
     passes = sum(epochs.values())

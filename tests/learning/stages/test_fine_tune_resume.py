@@ -1,0 +1,87 @@
+"""A stopped and resumed job ends with the very same weights and metrics, wherever it was stopped."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from learning.stages.fine_tuning import Job, StoppingRun, weight_hashes
+from transfer_learning.blocks.predict import load_classifier
+from transfer_learning.errors import BadInput, Stopped
+from transfer_learning.stage import Run
+
+STRATEGIES = {
+    "full": {"epochs": 3},
+    "full_with_early_stopping": {"epochs": 30, "backbone_lr": 2e-3, "patience": 2},
+    "probe": {"strategy": "linear_probe"},
+    "probe_by_gradient_steps": {"strategy": "linear_probe", "head_epochs": 3},
+    "probe_then_fine_tune": {"strategy": "probe_then_fine_tune", "epochs": 3, "unfreeze_blocks": 1},
+    "probe_by_steps_then_fine_tune": {
+        "strategy": "probe_then_fine_tune",
+        "head_epochs": 2,
+        "epochs": 2,
+        "pooling": "architecture",
+    },
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_stopped_at_any_step_it_ends_bit_identical(tmp_path: Path, name: str) -> None:
+    job = Job(tmp_path, rows=24, validation=12, contrary=True)
+    settings = {"batch_size": 8, "micro_batch": 4, **STRATEGIES[name]}
+    whole = job.run("whole", **settings)
+
+    for every in (7, random.Random(name).randint(8, 16)):
+        stopped, stops = job.run_stopping(f"stopped-{every}", every, **settings)
+
+        assert stops > 0 or every > 7  # the probe is over in ten polls
+        assert stopped == whole
+        assert weight_hashes(tmp_path / f"stopped-{every}") == weight_hashes(tmp_path / "whole")
+
+
+def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
+    job = Job(tmp_path, rows=24, validation=12, contrary=True)
+
+    metrics = job.run("stopped", epochs=30, patience=2, backbone_lr=2e-3)
+    best = metrics["fine_tune_best_epoch"]
+    shown = load_classifier(tmp_path / "stopped" / "model").probabilities(["the goal"])
+    job.run("all", epochs=30, early_stopping=False, backbone_lr=2e-3)
+    last = load_classifier(tmp_path / "all" / "model").probabilities(["the goal"])
+
+    assert metrics["fine_tune_epochs"] == best + 2 < 30
+    assert shown.max() < last.max()
+
+
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    job = Job(tmp_path, rows=24)
+    settings = {"batch_size": 8, "epochs": 3}
+    whole = job.run("whole", **settings)
+    checkpoints = tmp_path / "checkpoints"
+    for stop in (4, 7):
+        _stop_once(job, checkpoints, stop, settings)
+    newest = max(checkpoints.glob("step-*"))
+    (newest / "weights.safetensors").write_bytes(b"torn")
+
+    resumed = _resume(job, newest, settings)
+
+    assert "CHECKPOINT SKIPPED" in caplog.text
+    assert resumed == whole
+    assert weight_hashes(tmp_path / "resumed") == weight_hashes(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_another_job_is_refused(tmp_path: Path) -> None:
+    job = Job(tmp_path, rows=24)
+    _stop_once(job, tmp_path / "checkpoints", 4, {"batch_size": 8, "epochs": 3})
+
+    with pytest.raises(BadInput, match="WRONG_CHECKPOINT"):
+        _resume(job, max((tmp_path / "checkpoints").glob("step-*")), {"batch_size": 8, "epochs": 3, "seed": 1})
+
+
+def _stop_once(job: Job, checkpoints: Path, after: int, settings: dict[str, object]) -> None:
+    run = StoppingRun(after=after, checkpoints=checkpoints, threads=1)
+    with pytest.raises(Stopped):
+        job.run("stopped", run, **settings)
+
+
+def _resume(job: Job, checkpoint: Path, settings: dict[str, object]) -> dict[str, object]:
+    return job.run("resumed", Run(resume_from=checkpoint, threads=1), **settings)
