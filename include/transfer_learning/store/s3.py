@@ -17,7 +17,7 @@ from botocore.config import Config
 from s3transfer.futures import TransferFuture
 from s3transfer.manager import TransferConfig, TransferManager
 
-from transfer_learning.errors import ObjectMissing, PreconditionFailed
+from transfer_learning.errors import BadInput, ObjectMissing, PreconditionFailed
 from transfer_learning.store.files import room_for
 from transfer_learning.store.object_store import ObjectInfo, ObjectStore, OnBytes, Stored, check_key
 from transfer_learning.store.patience import Patience, refuse_when_late
@@ -114,7 +114,10 @@ class S3ObjectStore(ObjectStore):
         try:
             return self._ask("write", key, write, writing=True)
         except ObjectMissing as error:
-            raise PreconditionFailed(f"{self.full_uri(key)} is gone") from error
+            if if_match is not None:
+                raise PreconditionFailed(f"{self.full_uri(key)} is gone") from error
+            fix = "check the endpoint in the connection"
+            raise BadInput("NOT_S3", f"{self._endpoint} answers a write with 404", fix, file=self.full_uri(key)) from error
 
     def upload(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
         def begin(manager: TransferManager, subscribers: list[Any]) -> TransferFuture:

@@ -270,3 +270,24 @@ def test_a_reset_of_the_rule_is_recorded_once(fault: str | None) -> None:
     [past] = document.body["history"]
     assert (past["rule"], past["reason"], past["actor"]) == (RULE, "test set leaked", "ada")
     assert DatasetStore(objects).rule("bbc") == changed
+
+
+def test_two_resets_at_the_same_time_are_both_recorded() -> None:
+    objects = MemoryObjectStore()
+    store = DatasetStore(objects)
+    store.fix_rule("bbc", RULE)
+
+    class Overtaken(FaultyObjectStore):
+        """Somebody else resets the rule just before the first write."""
+
+        def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+            if not self.calls.count(f"put {key}"):
+                store.reset_rule("bbc", RULE | {"salt": "first"}, reason="faster", actor="bob")
+            return super().put(key, data, if_absent=if_absent, if_match=if_match)
+
+    standing = DatasetStore(Overtaken(objects)).reset_rule("bbc", RULE | {"salt": "second"}, reason="slower", actor="ada")
+
+    document = documents.read(objects, "datasets/bbc/rule.json")
+    assert document is not None
+    assert standing == document.body["rule"] == RULE | {"salt": "second"}
+    assert [past["rule"]["salt"] for past in document.body["history"]] == ["", "first"]

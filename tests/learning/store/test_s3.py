@@ -150,6 +150,32 @@ def test_a_large_file_goes_up_copied_and_down_through_a_storm(seaweedfs: Seaweed
     assert any(fault for _, fault in proxy.requests)
 
 
+@pytest.mark.integration
+def test_bytes_that_are_sent_again_are_counted_once(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
+    (tmp_path / "sent").write_bytes(b"x" * 20 * MIB)
+    up: list[int] = []
+    down: list[int] = []
+
+    with S3Weather(seaweedfs.endpoint, first(SLOW_DOWN, method="PUT")) as proxy:
+        client = _quick_client(proxy.endpoint, seaweedfs, total_max_attempts=1)
+        S3ObjectStore(client, BUCKET, "again").upload("large", tmp_path / "sent", up.append)
+    with S3Weather(seaweedfs.endpoint, first(SLOW_DOWN, method="GET")) as proxy:
+        client = _quick_client(proxy.endpoint, seaweedfs, total_max_attempts=1)
+        S3ObjectStore(client, BUCKET, "again").download("large", tmp_path / "received", down.append)
+
+    assert (sum(up), sum(down)) == (20 * MIB, 20 * MIB)
+    assert len([count for count in (*up, *down) if count < 0])
+
+
+@pytest.mark.integration
+def test_a_server_that_is_no_s3_server_is_refused_with_one_line(seaweedfs: SeaweedFS) -> None:
+    with (
+        weather(seaweedfs, lambda request: Fault("error", 404, "Not Found"), "strange") as (_, objects),
+        pytest.raises(BadInput, match=r"^NOT_S3 s3://tests/strange/store\.json http://127.0.0.1:\d+ answers a write with 404"),
+    ):
+        Store(objects).check()
+
+
 def test_a_refused_connection_ends_in_one_line_that_names_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "REFUSED_SECONDS", 1.0)
     with socket.socket() as unused:
@@ -203,8 +229,11 @@ def test_an_endpoint_that_never_answers_ends_within_the_time_allowed(
     assert time.monotonic() - begun < 4
 
 
-def _quick_client(endpoint: str, *, read_timeout: float = 25.0, total_max_attempts: int = 5) -> S3Client:
+def _quick_client(
+    endpoint: str, server: SeaweedFS | None = None, *, read_timeout: float = 25.0, total_max_attempts: int = 5
+) -> S3Client:
     retries = {"mode": "standard", "total_max_attempts": total_max_attempts}
     config = client_config(read_timeout=read_timeout, retries=retries, s3={"addressing_style": "path"})
-    session = boto3.session.Session("a", "b", region_name="us-east-1")
+    keys = (server.access_key, server.secret_key) if server else ("a", "b")
+    session = boto3.session.Session(*keys, region_name="us-east-1")
     return session.client("s3", endpoint_url=endpoint, config=config)
