@@ -79,20 +79,27 @@ class DyingObjectStore(FaultyObjectStore):
 
 
 class ForgetfulObjectStore(FaultyObjectStore):
-    """The answer to some calls is lost although they worked.
+    """The answer to some calls is lost although they worked: the n-th, the first of a name, or a random share of the writes.
 
-    A lost conditional write comes back as a lost race, as boto3 reports its own repeated success, or as an unknown outcome.
+    A lost conditional write comes back as a lost race (``echo``), as boto3 reports its own repeated success, or as an unknown
+    outcome; None draws one of the two each time.
     """
 
-    def __init__(self, inner: ObjectStore, *, at: int | None = None, share: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, inner: ObjectStore, *, at: int | str | None = None, share: float = 0.0, seed: int = 0, echo: bool | None = None
+    ) -> None:
         super().__init__(inner)
-        self._at, self._share, self._random = at, share, random.Random(seed)
+        self._at, self._share, self._random, self._echo = at, share, random.Random(seed), echo
 
     def around(self, number: int, name: str, call: Callable[[], T], *, writes: bool, conditional: bool) -> T:
         result = call()
         with self._lock:
-            lost = number == self._at or (writes and self._random.random() < self._share)
-            echo = self._random.random() < 0.5
+            lost = (
+                self._at == number
+                or (self._at == name and self.calls.count(name) == 1)
+                or (writes and self._random.random() < self._share)
+            )
+            echo = self._random.random() < 0.5 if self._echo is None else self._echo
         if lost and conditional and echo:
             raise PreconditionFailed(f"echo of one's own write: {name}")
         if lost and writes:
