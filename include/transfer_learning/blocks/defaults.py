@@ -1,4 +1,24 @@
-"""Settings that nobody set: how rate, epochs and batch follow from the model's width and the number of rows."""
+"""Settings that nobody set: how rate, epochs and batch follow from the model's width and the number of rows.
+
+Evidence: BBC headlines, five topics, MiniLM (6 layers, width 384), 500 test rows, accuracy as mean (lowest) of 3 or 4 draws of the
+training rows, strategy ``full`` with the base model's own pooler:
+
+| labels | rate | batch | epochs | steps | accuracy |
+|---|---|---|---|---|---|
+| 80 | 2e-4 | 16 | 4 | 20 | 0.777 (0.742) |
+| 80 | 2e-4 | 16 | 8 | 40 | 0.804 (0.768) |
+| 80 | 1e-4 | 16 | 10 | 50 | 0.797 (0.764) |
+| 80 | 3e-4 | 16 | 6 | 30 | 0.794 (0.784) |
+| 80 | 2e-4 | 16 | 12 | 60 | 0.806 (0.782) |
+| 80 | 2e-4 | 8 | 6 | 60 | 0.822 (0.814) |
+| 80 | 2e-4 | 8 | 8 | 80 | 0.815 (0.808) |
+| 320 | 2e-4 | 16 | 4 | 80 | 0.857 (0.838) |
+| 320 | 2e-4 | 8 | 4 | 160 | 0.856 (0.844) |
+
+So small data need about 80 steps, and small batches where there are few rows. No gain was seen from a head rate of its own (1e-3:
+0.799), from a fresh or an identity pooler (0.830 and 0.819 against 0.822 with 80 labels, 0.847 against 0.857 with 320), from rates
+that fall by 0.8 a layer (0.856), or from training without dropout (0.855).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +30,12 @@ from transfer_learning.specs import FineTuneSpec
 REFERENCE_WIDTH = 384
 """Width of the model that the rates below were measured on; the rate falls as the width grows."""
 
-STEPS = 160
-"""Optimizer steps that small data need whatever their number of rows."""
+STEPS = 80
+"""Optimizer steps that small data need, whatever their number of rows."""
 
-BATCH_SIZES = ((1000, 8), (10_000, 16))
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 10
+
+BATCH_SIZES = ((160, 8), (5000, 16))
 """(rows below which, rows to a step); more rows take 32."""
 
 FULL_LR = 2e-4
@@ -68,7 +90,7 @@ def resolve(spec: FineTuneSpec, rows: int, width: int, *, pairs: bool) -> Plan:
     return Plan(
         strategy=spec.strategy,
         pooling=pooling,
-        epochs=spec.epochs or max(3, min(10, round(STEPS * batch_size / rows))),
+        epochs=spec.epochs or max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(STEPS * batch_size / rows))),
         head_epochs=spec.head_epochs or HEAD_EPOCHS,
         batch_size=batch_size,
         micro_batch=min(spec.micro_batch or batch_size, batch_size),
