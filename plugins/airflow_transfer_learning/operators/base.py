@@ -245,6 +245,11 @@ def fixed_window(spec: PullSpec, as_of: str) -> dict[str, str] | None:
     return {"start": (end - duration(spec.window)).isoformat(), "end": end.isoformat()}
 
 
+def with_task(spec: Any, manifest: Mapping[str, Any]) -> Any:
+    """Return the spec with the dataset's column roles where it names none."""
+    return spec if spec.task is not None else spec.merged({"task": manifest["task"]})
+
+
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return the plain numbers among a stage's metrics."""
     return {name: value for name, value in metrics.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}

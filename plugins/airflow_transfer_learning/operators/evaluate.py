@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_transfer_learning.operators.base import SpecOperator, figures
-from transfer_learning.jobs import JobResult, fingerprint
+from airflow_transfer_learning.operators.base import SpecOperator, figures, with_task
+from transfer_learning.errors import OutcomeUnknown
+from transfer_learning.jobs import fingerprint
 from transfer_learning.refs import DatasetRef, ModelRef, VerdictRef
 from transfer_learning.specs import EvaluateSpec
 from transfer_learning.store import Store
@@ -61,23 +61,30 @@ class EvaluateOperator(SpecOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the verdict."""
         with self.clear_errors(), self.working() as work:
-            spec: EvaluateSpec = self.merged_spec()
             store = self.open_store()
             candidate, dataset = ModelRef.from_dict(self.candidate), DatasetRef.from_dict(self.dataset)
+            manifest = store.datasets.manifest(dataset.name, dataset.digest)
+            spec: EvaluateSpec = with_task(self.merged_spec(), manifest)
             champion, generation = self.champion(store, candidate.name, spec.alias, context)
             if champion == candidate.version:
                 return self.unchanged(candidate, generation, context)
-            manifest = store.datasets.manifest(dataset.name, dataset.digest)
-            facts = self.facts(store, candidate, champion, generation, manifest, context)
-            inputs = self.fetch(store, candidate, champion, dataset, work / "inputs")
-            job = self.run_job("evaluate", spec, inputs, context, work=work / "job", facts=facts)
-            self.check_stop()
-            key = fingerprint("evaluate", spec, {name: str(facts[name]) for name in PINNED})
-            evaluation = self.publish_id(context, candidate.name, key)[:16]
-            uri = store.evaluations.write(candidate.name, candidate.version, evaluation, job.out)
-            verdict = verdict_ref(candidate, job, uri)
-            self.announce(verdict, context)
-            return verdict.to_dict()
+            facts = self.facts(store, candidate, spec.alias, champion, generation, manifest, context)
+            evaluation = self.evaluation_id(spec, facts, context)
+            verdict = find_verdict(store, candidate, evaluation)
+            if verdict is None:
+                inputs = self.fetch(store, candidate, champion, dataset, work / "inputs")
+                job = self.run_job("evaluate", spec, inputs, context, work=work / "job", facts=facts)
+                self.check_stop()
+                store.evaluations.write(candidate.name, candidate.version, evaluation, job.out)
+                verdict = find_verdict(store, candidate, evaluation)
+            ref = verdict_ref(candidate, verdict)
+            self.announce(ref, context)
+            return ref.to_dict()
+
+    def evaluation_id(self, spec: EvaluateSpec, facts: Mapping[str, Any], context: Context) -> str:
+        """Return what makes an evaluation of this task the same one when the task runs again."""
+        key = fingerprint("evaluate", spec, {name: str(facts[name]) for name in PINNED})
+        return self.publish_id(context, facts["model"], key)[:16]
 
     def champion(self, store: Store, model: str, alias: str, context: Context) -> tuple[int | None, int | None]:
         """Return version and generation of the live model: as planned, or as the first try found them."""
@@ -110,6 +117,7 @@ class EvaluateOperator(SpecOperator):
         self,
         store: Store,
         candidate: ModelRef,
+        alias: str,
         champion: int | None,
         generation: int | None,
         manifest: Mapping[str, Any],
@@ -117,14 +125,13 @@ class EvaluateOperator(SpecOperator):
     ) -> dict[str, Any]:
         """Return what the verdict tells about its circumstances."""
         test = manifest["split_digests"].get("test", "")
-        moves = store.aliases.history(candidate.name, self.merged_spec().alias) if champion is not None else []
         return {
             "model": candidate.name,
             "candidate_version": candidate.version,
             "champion_version": champion,
             "champion_generation": generation,
             "as_of": self.as_of(context),
-            "champion_as_of": next((move.as_of for move in moves if move.generation == generation), None),
+            "champion_as_of": champion_time(store, candidate.name, alias, generation),
             "test_digest": test,
             "test_uses": store.evaluations.count_test_uses(candidate.name, test),
             "dataset": {name: manifest[name] for name in ("name", "digest", "rows", "splits")},
@@ -161,14 +168,30 @@ class EvaluateOperator(SpecOperator):
                 self.log.error("%s could not announce it: %s", type(notifier).__name__, error)
 
 
-def verdict_ref(candidate: ModelRef, job: JobResult, uri: str) -> VerdictRef:
-    """Return the small pointer to a verdict."""
-    verdict = json.loads((job.out / "verdict.json").read_text(encoding="utf-8"))
-    fields = ("champion_generation", "passed", "decision", "sentences", "as_of")
+def champion_time(store: Store, model: str, alias: str, generation: int | None) -> str | None:
+    """Return the time of the data behind one generation of the alias; it may have moved on since."""
+    current = store.aliases.read(model, alias) if generation is not None else None
+    if current is None or current.generation == generation:
+        return current.as_of if current else None
+    return next((past.as_of for past in store.aliases.history(model, alias) if past.generation == generation), None)
+
+
+def find_verdict(store: Store, candidate: ModelRef, evaluation: str) -> dict[str, Any] | None:
+    """Return the stored verdict of this very evaluation: a retry finds what the try before it wrote."""
+    verdicts = store.evaluations.read(candidate.name, candidate.version)
+    return next((verdict for verdict in verdicts if verdict["evaluation_id"].startswith(evaluation)), None)
+
+
+def verdict_ref(candidate: ModelRef, verdict: Mapping[str, Any] | None) -> VerdictRef:
+    """Return the small pointer to a stored verdict."""
+    if verdict is None:
+        raise OutcomeUnknown(f"STORE the verdict on version {candidate.version} of {candidate.name} cannot be read back")
+    metrics, baselines = verdict["metrics"], verdict["metrics"]["baselines"]
+    scores = {"": metrics["candidate"], "champion_": metrics["champion"], "baseline_": baselines["tfidf"]}
+    fields = ("champion_generation", "passed", "decision", "sentences", "uri", "as_of")
     return VerdictRef(
         model=candidate.to_dict(),
         champion=verdict["champion_version"],
-        uri=uri,
-        metrics=figures(job.metrics),
+        metrics={f"{who}{name}": value for who, score in scores.items() for name, value in figures(score or {}).items()},
         **{name: verdict[name] for name in fields},
     )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_transfer_learning.operators.base import SpecOperator
+from airflow_transfer_learning.operators.base import SpecOperator, with_task
 from transfer_learning.bases import BaseModel
 from transfer_learning.errors import BadInput
 from transfer_learning.jobs import JobResult, fingerprint
 from transfer_learning.refs import DatasetRef, ModelRef
-from transfer_learning.specs import FineTuneSpec, TaskSpec, check_name
+from transfer_learning.specs import FineTuneSpec, check_name
 from transfer_learning.store import Store
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class FineTuneOperator(SpecOperator):
             store = self.open_store()
             dataset = DatasetRef.from_dict(self.dataset)
             manifest = store.datasets.manifest(dataset.name, dataset.digest)
-            spec = self.filled_spec(manifest)
+            spec: FineTuneSpec = with_task(self.merged_spec(), manifest)
             model, base = self.model_name(), self.fetch_base(store, context)
             digests = {role: manifest["split_digests"].get(role, "") for role in ("train", "validation")}
             key = fingerprint("fine_tune", spec, digests | {"base": base.digest})
@@ -78,11 +78,6 @@ class FineTuneOperator(SpecOperator):
             self.check_stop()
             ref = self.publish(store, context, model, key, job, facts | {"spec": spec.to_dict()})
             return dataclasses.replace(ref, as_of=self.as_of(context)).to_dict()
-
-    def filled_spec(self, manifest: Mapping[str, Any]) -> FineTuneSpec:
-        """Return the settings with the dataset's roles where they name none."""
-        spec: FineTuneSpec = self.merged_spec()
-        return spec if spec.task is not None else dataclasses.replace(spec, task=TaskSpec.from_dict(manifest["task"]))
 
     def model_name(self) -> str:
         """Return the model's name: the plan's, or the operator's own."""
