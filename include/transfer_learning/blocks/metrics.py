@@ -72,7 +72,8 @@ def classification_metrics(
     _hide_unknown(per_class, known)
     metrics["per_class"] = per_class
     metrics["labels"] = names
-    metrics["confusion"] = confusion_matrix(labels, answers, labels=names).tolist()
+    # The library warns about a single label, where there is nothing to confuse.
+    metrics["confusion"] = confusion_matrix(labels, answers, labels=names).tolist() if len(names) > 1 else [[len(labels)]]
     return metrics, warnings
 
 
