@@ -83,6 +83,20 @@ def test_wrong_settings_are_found_by_the_check_in_one_line(
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("known", [False, True])
+def test_a_missing_right_to_write_is_found_by_the_check_in_one_line(seaweedfs: SeaweedFS, s3: S3Client, known: bool) -> None:
+    prefix = f"read-only-{known}"
+    if known:
+        Store(S3ObjectStore(s3, BUCKET, prefix)).check()
+
+    with (
+        weather(seaweedfs, first(Fault("error", 403, "AccessDenied"), times=9, method="PUT"), prefix) as (_, objects),
+        pytest.raises(BadInput, match=r"^ACCESS_DENIED .*/store\.json the server at .* refused to write: S3 code AccessDenied"),
+    ):
+        Store(objects).check()
+
+
+@pytest.mark.integration
 def test_neighbours_of_the_prefix_are_not_seen(s3: S3Client) -> None:
     S3ObjectStore(s3, BUCKET, "root").put("mine", b"")
     S3ObjectStore(s3, BUCKET, "root-2").put("theirs", b"")
