@@ -7,9 +7,8 @@ import airflow_env
 # isort: split
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +33,7 @@ def airflow_database() -> None:
     initdb()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_dag(airflow_database: None) -> Callable[..., Finished]:
     """Runs a shipped DAG once, as of a day of March 2026."""
     from airflow.dag_processing.dagbag import DagBag
@@ -57,13 +56,14 @@ def run_dag(airflow_database: None) -> Callable[..., Finished]:
     return run
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """An empty store in a folder, behind the default connection."""
-    root = f"file://{tmp_path}/store"
+    root = tmp_path_factory.mktemp("store").as_uri()
     connection = {"conn_type": "transfer_learning", "extra": {"root": root}}
-    monkeypatch.setenv("AIRFLOW_CONN_TRANSFER_LEARNING_DEFAULT", json.dumps(connection))
-    return Store.open(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_TRANSFER_LEARNING_DEFAULT", json.dumps(connection))
+        yield Store.open(root)
 
 
 @pytest.fixture(scope="session")
