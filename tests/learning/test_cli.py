@@ -258,10 +258,10 @@ def test_a_version_judged_against_another_champion_is_not_promoted(local_root: s
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["models", "show", "newz"], "NO_VERSION model newz has no versions — the store has news; did you mean 'news'?"),
-        (["models", "list", "newz"], "NO_VERSION model newz has no versions — the store has news; did you mean 'news'?"),
-        (["models", "fetch", "news", "9"], "NO_VERSION model news has no version 9 — it has 1, 2, 3"),
-        (["models", "promote", "news", "9"], "NO_VERSION model news has no version 9 — it has 1, 2, 3"),
+        (["models", "show", "newz"], "NO_VERSION model newz has no versions — models: news; did you mean 'news'?"),
+        (["models", "list", "newz"], "NO_VERSION model newz has no versions — models: news; did you mean 'news'?"),
+        (["models", "fetch", "news", "9"], "NO_VERSION model news has no version 9 — versions: 1, 2, 3"),
+        (["models", "promote", "news", "9"], "NO_VERSION model news has no version 9 — versions: 1, 2, 3"),
         (["models", "rollback", "news"], "NOTHING_BEFORE no version of news was champion before version 1"),
         (["models", "rollback", "news", "--alias", "canary"], "NO_ALIAS model news has no alias 'canary'"),
         (["models", "show", "../news"], "BAD_NAME model name '../news' is not allowed"),

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -249,7 +248,7 @@ def _broken_rules(
     if current and as_of and current.as_of and _time(as_of) < _time(current.as_of):
         what = f"the run of version {version} of {name} is as of {as_of}, and that of {alias} as of {current.as_of}"
         broken.append(Refused("OLDER_DATA", what, advice))
-    if any(left == version for left, _ in _rolled_back(past)):
+    if version in _rolled_back(past):
         broken.append(Refused("ROLLED_BACK", f"version {version} of {name} was once rolled back from as {alias}", advice))
     return broken
 
@@ -264,24 +263,20 @@ def _has_moved(name: str, alias: str, current: Alias | None, expected: int | Non
     )
 
 
-def _rolled_back(past: list[Alias]) -> list[tuple[int, int]]:
-    """Return the versions that were rolled back from, with the generation that did it."""
-    return [(before.version, after.generation) for before, after in itertools.pairwise(past) if after.kind == "rollback"]
+def _rolled_back(past: list[Alias]) -> dict[int, int]:
+    """Return the versions that were rolled back from, each with the newest generation that did it."""
+    return {before.version: after.generation for before, after in itertools.pairwise(past) if after.kind == "rollback"}
 
 
-def _ways_back(past: list[Alias]) -> list[Alias]:
-    """Return the earlier generations that a rollback may go to, newest first.
+def _ways_back(past: list[Alias]) -> Iterator[Alias]:
+    """Yield the earlier generations that a rollback may go to, newest first.
 
     Left out is what was rolled back from later on; a version that came back by override counts again.
     """
     left, current = _rolled_back(past), past[-1]
-    good = [
-        earlier
-        for earlier in past[:-1]
-        if earlier.version != current.version
-        and not any(version == earlier.version and generation > earlier.generation for version, generation in left)
-    ]
-    return sorted(good, key=operator.attrgetter("generation"), reverse=True)
+    for earlier in reversed(past[:-1]):
+        if earlier.version != current.version and left.get(earlier.version, 0) <= earlier.generation:
+            yield earlier
 
 
 def _is_live(objects: ObjectStore, name: str, version: int) -> bool:

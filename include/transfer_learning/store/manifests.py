@@ -63,6 +63,6 @@ def what_exists(objects: ObjectStore, name: str) -> str:
     versions = [str(manifest["version"]) for manifest in read_all(objects, name)]
     if versions:
         more = f"{len(versions) - NAMED} older ones and " if len(versions) > NAMED else ""
-        return f"it has {more}{', '.join(versions[-NAMED:])}"
+        return f"versions: {more}{', '.join(versions[-NAMED:])}"
     models = names(objects)
-    return f"the store has {', '.join(models[:NAMED])}{nearest(name, models)}" if models else "the store has no models yet"
+    return f"models: {', '.join(models[:NAMED])}{nearest(name, models)}" if models else "there are no models yet"

@@ -70,12 +70,12 @@ class ModelStore:
             log(f"Version {found.version} of {name} has this fingerprint: nothing to publish")
             return found, 0
         _check_facts(facts)
+        described = {"name": name, "publish_id": publish_id, "fingerprint": fingerprint, "facts": facts}
         intent = documents.read(self._objects, layout.intent_key(name, publish_id))
         uploaded = 0
-        if intent is None or intent.body.get("abandoned"):
-            manifest = {"name": name, "publish_id": publish_id, "fingerprint": fingerprint, "facts": facts}
-            manifest, uploaded = self._upload(folder, ledger, parents, manifest, log)
-            intent = self._declare(manifest, intent)
+        while intent is None or intent.body.get("abandoned"):  # garbage collection may have deleted what was uploaded: anew
+            manifest, sent = self._upload(folder, ledger, parents, described, log)
+            intent, uploaded = self._declare(manifest, intent), uploaded + sent
         manifest = self._commit(name, intent.body)
         self._remember(manifest)
         return self._ref(manifest), uploaded
@@ -124,7 +124,7 @@ class ModelStore:
             raise BadInput(
                 "NO_ALIAS",
                 f"model {name} has no alias {selector!r}{nearest(selector, [*aliases.all(name), 'latest'])}",
-                f"aliases: {known}; versions: {manifests.what_exists(self._objects, name)}",
+                f"aliases: {known}; {manifests.what_exists(self._objects, name)}",
             )
         return int(self.manifest(name, alias.version)["version"])
 
@@ -207,17 +207,13 @@ class ModelStore:
         return {entry["sha256"]: f"{manifest['artifact']}/{entry['path']}" for manifest in known for entry in manifest["files"]}
 
     def _declare(self, manifest: Manifest, abandoned: documents.Document | None) -> documents.Document:
-        """Create the intent and return the one that stands: mine, or that of another attempt of the same publish."""
+        """Create the intent, or replace an abandoned one; return what stands: mine, another attempt's or the collector's."""
         key = layout.intent_key(manifest["name"], manifest["publish_id"])
         newest = max(manifests.numbers(self._objects, manifest["name"]), default=0)
         body = {"publish_id": manifest["publish_id"], "newest": newest, "manifest": manifest}
         if abandoned is None:
-            intent, _ = documents.create(self._objects, key, body)
-        else:
-            intent = abandoned
-        while intent.body.get("abandoned"):  # garbage collection took this publish for dead
-            intent, _ = documents.replace(self._objects, key, body, intent.etag)
-        return intent
+            return documents.create(self._objects, key, body)[0]
+        return documents.replace(self._objects, key, body, abandoned.etag)[0]
 
     def _commit(self, name: str, intent: dict[str, Any]) -> Manifest:
         """Walk upwards from the newest version that the intent saw, and return the manifest of this publish."""

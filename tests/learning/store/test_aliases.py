@@ -259,7 +259,7 @@ def test_an_override_is_recorded_even_where_no_rule_of_the_store_was_broken(obje
 
 
 def test_no_override_promotes_a_version_that_does_not_exist(objects: ObjectStore) -> None:
-    with pytest.raises(Refused, match=r"^NO_VERSION model news has no version 9 — it has 1, 2, 3$"):
+    with pytest.raises(Refused, match=r"^NO_VERSION model news has no version 9 — versions: 1, 2, 3$"):
         promote(with_versions(objects), 9, override_reason="please")
 
 

@@ -217,17 +217,24 @@ def test_an_abandoned_intent_is_replaced(objects: ObjectStore, tmp_path: Path) -
     ModelStore(objects).fetch("news", 1, tmp_path / "fetched")
 
 
-def test_an_intent_abandoned_while_its_files_were_on_the_way_is_replaced(tmp_path: Path) -> None:
-    class Abandoning(FaultyObjectStore):
-        def upload(self, key, path, on_bytes=None):
-            documents.create(self._inner, layout.intent_key("news", digest("publish", 1)), {"abandoned": True})
-            super().upload(key, path, on_bytes)
+def test_files_that_garbage_collection_took_just_before_the_intent_are_uploaded_anew(tmp_path: Path) -> None:
+    class Collected(FaultyObjectStore):
+        """The collector gives the publish up, and deletes its files, right before the intent is written."""
 
-    objects = Abandoning(MemoryObjectStore())
+        def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+            if key == layout.intent_key("news", digest("publish", 1)) and if_absent:
+                documents.create(self._inner, key, {"abandoned": True})
+                for info in self._inner.list("models/news/artifacts/"):
+                    self._inner.delete(info.key)
+            return super().put(key, data, if_absent=if_absent, if_match=if_match)
 
-    ref, _ = publish(objects, tmp_path, seed=1)
+    objects = MemoryObjectStore()
+
+    ref, uploaded = publish(Collected(objects), tmp_path, seed=1)
 
     assert (ref.version, versions(objects)) == (1, [1])
+    assert uploaded == 2 * ModelStore(objects).manifest("news", 1)["bytes_uploaded"]
+    ModelStore(objects).fetch("news", 1, tmp_path / "fetched")
 
 
 def prune(objects: ObjectStore, version: int) -> None:
@@ -246,7 +253,7 @@ def test_a_pruned_version_is_no_hit_and_its_number_is_never_used_again(objects: 
 
     assert (ref.version, versions(objects)) == (2, [2])
     assert ModelStore(objects).find("news", digest("fingerprint", 1)) == ref
-    with pytest.raises(BadInput, match=r"^VERSION_PRUNED version 1 of model news was pruned — it has 2$"):
+    with pytest.raises(BadInput, match=r"^VERSION_PRUNED version 1 of model news was pruned — versions: 2$"):
         ModelStore(objects).manifest("news", 1)
 
 
@@ -262,15 +269,15 @@ def test_a_version_is_found_by_number_alias_and_latest(objects: ObjectStore, tmp
 @pytest.mark.parametrize(
     ("name", "selector", "line"),
     [
-        ("news", "9", "NO_VERSION model news has no version 9 — it has 1, 2"),
-        ("news", "0", "NO_VERSION model news has no version 0 — it has 1, 2"),
+        ("news", "9", "NO_VERSION model news has no version 9 — versions: 1, 2"),
+        ("news", "0", "NO_VERSION model news has no version 0 — versions: 1, 2"),
         (
             "news",
             "chmpion",
-            "NO_ALIAS model news has no alias 'chmpion'; did you mean 'champion'? — aliases: champion; versions: it has 1, 2",
+            "NO_ALIAS model news has no alias 'chmpion'; did you mean 'champion'? — aliases: champion; versions: 1, 2",
         ),
-        ("newz", "1", "NO_VERSION model newz has no version 1 — the store has news; did you mean 'news'?"),
-        ("newz", "latest", "NO_VERSION model newz has no versions — the store has news; did you mean 'news'?"),
+        ("newz", "1", "NO_VERSION model newz has no version 1 — models: news; did you mean 'news'?"),
+        ("newz", "latest", "NO_VERSION model newz has no versions — models: news; did you mean 'news'?"),
     ],
 )
 def test_what_does_not_exist_is_one_line_that_names_what_does(tmp_path: Path, name: str, selector: str, line: str) -> None:
