@@ -1,7 +1,7 @@
 """Settings that nobody set: how rate, epochs and batch follow from the model's width and the number of rows.
 
-Evidence: BBC headlines, five topics, MiniLM (6 layers, width 384), 500 test rows, accuracy as mean (lowest) of 3 or 4 draws of the
-training rows, strategy ``full`` with the base model's own pooler:
+Evidence: BBC headlines, five topics, MiniLM (6 layers, width 384), 500 test rows, accuracy as mean (lowest) of 3 or 4 draws of
+the training rows, strategy ``full`` with the base model's own pooler:
 
 | labels | rate | batch | epochs | steps | accuracy |
 |---|---|---|---|---|---|
@@ -16,8 +16,8 @@ training rows, strategy ``full`` with the base model's own pooler:
 | 320 | 2e-4 | 8 | 4 | 160 | 0.856 (0.844) |
 
 So small data need about 80 steps, and small batches where there are few rows. No gain was seen from a head rate of its own (1e-3:
-0.799), from a fresh or an identity pooler (0.830 and 0.819 against 0.822 with 80 labels, 0.847 against 0.857 with 320), from rates
-that fall by 0.8 a layer (0.856), or from training without dropout (0.855).
+0.799), from a fresh or an identity pooler (0.830 and 0.819 against 0.822 with 80 labels, 0.847 against 0.857 with 320), from
+rates that fall by 0.8 a layer (0.856), or from training without dropout (0.855).
 """
 
 from __future__ import annotations

@@ -1,0 +1,140 @@
+"""A base folder is loaded whole and safe, or refused with one line."""
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from learning.tiny_model import write_base, write_tokenizer
+from transfer_learning.blocks.base_model import load_base
+from transfer_learning.errors import BadInput
+
+LABELS = ["no", "yes"]
+
+
+def change_config(**values: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+def change_weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def rewrite(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return rewrite
+
+
+def only_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n.")
+
+
+def renamed_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n.")
+
+
+def oversize_header(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2**40) + b"{}")
+
+
+def poison(weights: dict[str, torch.Tensor]) -> None:
+    weights["encoder.layer.0.output.dense.weight"][0, 0] = torch.nan
+
+
+def lose_layer(weights: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in weights if name.startswith("encoder.layer.1.")]:
+        del weights[name]
+
+
+def foreign_layer(weights: dict[str, torch.Tensor]) -> None:
+    weights["encoder.layer.7.output.dense.weight"] = torch.zeros(2, 2)
+
+
+def without_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (change_config(auto_map={"AutoModel": "evil.Model"}), "REMOTE_CODE.*auto_map"),
+        (change_config(text_config={"_attn_implementation": "evil/kernel"}), "REMOTE_CODE.*_attn_implementation"),
+        (change_config(_attn_implementation_internal="evil/kernel"), "REMOTE_CODE"),
+        (change_config(model_type="gpt2"), "ARCHITECTURE.*gpt2"),
+        (change_config(is_decoder=True), "ARCHITECTURE.*decoder"),
+        (change_config(hidden_size=32), "WRONG_KEYS.*another shape"),
+        (only_pickle, "NO_SAFETENSORS.*pytorch_model.bin"),
+        (renamed_pickle, "BAD_WEIGHTS"),
+        (oversize_header, "BAD_WEIGHTS"),
+        (change_weights(poison), "BAD_WEIGHTS.*NaN"),
+        (change_weights(lose_layer), "WRONG_KEYS.*missing.*encoder.layer.1"),
+        (change_weights(foreign_layer), "WRONG_KEYS.*without a place.*encoder.layer.7"),
+        (lambda folder: write_tokenizer(folder, extra=5), "TOKENIZER.*embeds"),
+        (without_tokenizer, "TOKENIZER"),
+        (lambda folder: (folder / "config.json").unlink(), "NO_BASE"),
+        (lambda folder: (folder / "config.json").write_text("{"), "BAD_CONFIG"),
+    ],
+)
+def test_a_base_that_cannot_work_is_refused_with_one_line(tmp_path: Path, spoil: Callable[[Path], None], line: str) -> None:
+    folder = write_base(tmp_path / "base")
+    spoil(folder)
+
+    with pytest.raises(BadInput, match=line) as refusal:
+        load_base(folder, LABELS, "architecture", seed=0)
+
+    assert "\n" not in str(refusal.value)
+
+
+def test_every_weight_of_the_base_is_taken_and_only_the_head_is_new(tmp_path: Path) -> None:
+    folder = write_base(tmp_path / "base")
+
+    model = load_base(folder, LABELS, "architecture", seed=0).model
+
+    stored, loaded = load_file(folder / "model.safetensors"), model.state_dict()
+    assert all(torch.equal(tensor, loaded[f"bert.{name}"]) for name, tensor in stored.items())
+    assert set(loaded) - {f"bert.{name}" for name in stored} == {"classifier.weight", "classifier.bias"}
+
+
+def test_a_pretraining_head_is_left_behind(tmp_path: Path) -> None:
+    folder = write_base(tmp_path / "base")
+    change_weights(lambda weights: weights.update({"cls.predictions.bias": torch.zeros(3)}))(folder)
+
+    assert not load_base(folder, LABELS, "architecture", seed=0).head_reused
+
+
+def test_the_head_is_a_function_of_the_seed(tmp_path: Path) -> None:
+    folder = write_base(tmp_path / "base")
+
+    first, again, other = (load_base(folder, LABELS, "architecture", seed).model.classifier.weight for seed in (1, 1, 2))
+
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("labels", "reused"), [(LABELS, True), (["maybe", "yes"], False), (["a", "b", "c"], False)])
+def test_a_trained_head_is_kept_for_the_very_same_labels_only(tmp_path: Path, labels: list[str], reused: bool) -> None:
+    model = load_base(write_base(tmp_path / "base"), LABELS, "architecture", seed=3).model
+    model.save_pretrained(tmp_path / "published")
+    write_tokenizer(tmp_path / "published")
+
+    base = load_base(tmp_path / "published", labels, "architecture", seed=4)
+
+    assert base.head_reused is reused
+    same = base.model.classifier.weight.shape == model.classifier.weight.shape
+    assert (same and torch.equal(base.model.classifier.weight, model.classifier.weight)) is reused
+
+
+def test_the_longest_input_is_a_multiple_of_eight_that_positions_allow(tmp_path: Path) -> None:
+    lengths = [load_base(write_base(tmp_path / kind, kind), LABELS, "mean", seed=0).max_length for kind in ("bert", "roberta")]
+
+    assert lengths == [48, 48]

@@ -1,0 +1,135 @@
+"""Checkpoints are whole or not there; damage is always seen."""
+
+import json
+import logging
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from transfer_learning.blocks import checkpoint
+from transfer_learning.blocks.checkpoint import Checkpoints, Damaged, Snapshot
+from transfer_learning.errors import Stopped, TransferLearningError
+from transfer_learning.stage import Run
+
+FILES = {
+    "weights": {"w": torch.arange(6.0), "half": torch.ones(2, dtype=torch.bfloat16)},
+    "optimizer": {"w/step": torch.tensor(3.0)},
+}
+
+
+def write(folder: Path, tick: int) -> Path:
+    return checkpoint.write(folder, tick, Snapshot(FILES, {"tick": tick, "identity": {"job": "a"}, "loss": 0.1 + 0.2}))
+
+
+def test_what_was_written_is_read_back_exactly(tmp_path: Path) -> None:
+    path = write(tmp_path, 12)
+
+    found = checkpoint.read(path)
+
+    assert path.name == "step-00000012"
+    assert found.facts["loss"] == 0.1 + 0.2
+    assert all(
+        torch.equal(found.files[stem][name], tensor) for stem, tensors in FILES.items() for name, tensor in tensors.items()
+    )
+
+
+def test_a_checkpoint_is_safetensors_and_json_with_the_hashes_last(tmp_path: Path) -> None:
+    path = write(tmp_path, 1)
+
+    names = {entry.name for entry in path.iterdir()}
+    listed = json.loads((path / "_COMPLETE.json").read_text())["files"]
+
+    assert names == {"weights.safetensors", "optimizer.safetensors", "state.json", "_COMPLETE.json"}
+    assert set(listed) == names - {"_COMPLETE.json"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_every_truncation_bit_flip_and_missing_file_is_detected(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for trial in range(60):
+        path = write(tmp_path, trial)
+        victim = rng.choice(sorted(path.iterdir()))
+        data = bytearray(victim.read_bytes())
+        damage = trial % 4
+        if damage == 0:
+            victim.write_bytes(data[: rng.randrange(len(data))])
+        elif damage == 1:
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            victim.write_bytes(data)
+        elif damage == 2:
+            victim.unlink()
+        else:
+            (path / "extra.safetensors").write_bytes(data)
+
+        try:
+            found = checkpoint.read(path)
+        except Damaged:
+            continue
+        # A flip in white space or in the case of a hash's letter would leave the very same checkpoint.
+        assert victim.name == "_COMPLETE.json", (trial, damage, victim.name)
+        assert torch.equal(found.files["weights"]["w"], FILES["weights"]["w"])
+
+
+def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
+    for tick in (1, 2, 3, 4):
+        write(tmp_path, tick)
+
+    checkpoint.prune(tmp_path, best=1)
+
+    assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["1", "3", "4"]
+
+
+def test_damaged_ones_are_skipped_loudly_down_to_a_fresh_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths = [write(tmp_path, tick) for tick in (1, 2, 3)]
+    run = Run(resume_from=paths[2])
+
+    found = []
+    for path in (None, paths[2], paths[1], paths[0]):
+        if path is not None:
+            (path / "state.json").write_text("{}")
+        snapshot = checkpoint.resume(run, {"job": "a"})
+        found.append(snapshot.facts["tick"] if snapshot else None)
+
+    assert found == [3, 2, 1, None]
+    assert "NO WHOLE CHECKPOINT" in caplog.text
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+
+    with pytest.raises(TransferLearningError, match=r"step-00000002 needs \d+ bytes.*No space left"):
+        write(tmp_path, 2)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_stop_is_answered_with_a_checkpoint(tmp_path: Path) -> None:
+    run = Run(checkpoints=tmp_path)
+    writer = Checkpoints(run, {"job": "a"}, seconds=1000)
+    writer.poll(4, lambda: Snapshot(FILES, {}))
+    run._on_signal(15, None)
+
+    with pytest.raises(Stopped, match="step 5"):
+        writer.poll(5, lambda: Snapshot(FILES, {}))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+
+
+def test_a_checkpoint_is_due_by_time_and_sooner_at_an_epochs_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0, 40, 40, 40, 80, 141, 141])
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: next(clock))
+    writer = Checkpoints(Run(checkpoints=tmp_path), {}, seconds=60)
+
+    writer.poll(1, lambda: Snapshot(FILES, {}))
+    writer.poll(2, lambda: Snapshot(FILES, {}), epoch_end=True)
+    writer.poll(3, lambda: Snapshot(FILES, {}))
+    writer.poll(4, lambda: Snapshot(FILES, {}))
+
+    assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["2", "4"]

@@ -1,0 +1,190 @@
+"""Gradients, rates, memory and divergence of the one training loop."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from transfer_learning.blocks.schedules import warmup_and_decay
+from transfer_learning.blocks.train_loop import (
+    Examples,
+    Phase,
+    State,
+    accumulate,
+    in_halves,
+    optimizer_step,
+    train,
+    weight_groups,
+)
+from transfer_learning.errors import Diverged, OutOfMemory
+from transfer_learning.stage import Run
+
+ROWS, WIDTH, CLASSES = 12, 6, 3
+
+
+class Network(nn.Module):
+    """Linear, normalisation, linear; fails on demand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inputs = torch.randn(ROWS, WIDTH)
+        self.below, self.norm, self.above = nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CLASSES)
+        self.most_rows = ROWS
+        self.error: Exception = torch.OutOfMemoryError("no more")
+        self.sizes: list[int] = []
+
+    def forward(self, rows: Sequence[int]) -> torch.Tensor:
+        self.sizes.append(len(rows))
+        if len(rows) > self.most_rows:
+            raise self.error
+        return self.above(torch.tanh(self.norm(self.below(self.inputs[list(rows)]))))
+
+
+def make_phase(network: Network, **changes: Any) -> Phase:
+    weights = changes.pop("class_weights", None)
+    examples = Examples(network, [8] * ROWS, torch.arange(ROWS) % CLASSES, weights)
+    trained = dict(network.named_parameters())
+    settings = {
+        "name": "fine_tune", "train": examples, "validation": None, "trained": trained,
+        "optimizer": torch.optim.AdamW(weight_groups(trained, 1e-2, 0.1)), "epochs": 3, "batch_size": 4, "seed": 0, "warmup": 0.1,
+        "max_grad_norm": 1.0, "patience": None, "set_modes": network.train,
+    }  # fmt: skip
+    return Phase(**settings | changes)
+
+
+def gradient(micro_batch: int, weights: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    network = Network()
+    accumulate(make_phase(network, class_weights=weights), State(micro_batch=micro_batch), list(range(11)))
+    return {name: parameter.grad for name, parameter in network.named_parameters()}
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 1.0, 4.0])], ids=["unweighted", "class weights"])
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 5])
+def test_accumulated_gradients_are_the_undivided_one(micro_batch: int, weights: torch.Tensor | None) -> None:
+    whole, parts = gradient(11, weights), gradient(micro_batch, weights)
+
+    assert all(torch.allclose(whole[name], parts[name], rtol=0, atol=1e-6) for name in whole)
+
+
+def test_the_loss_is_the_mean_over_the_effective_batch() -> None:
+    network = Network()
+    phase = make_phase(network)
+
+    loss, weight = accumulate(phase, State(micro_batch=3), list(range(11)))
+
+    expected = nn.functional.cross_entropy(network(range(11)), phase.train.targets[:11])
+    assert loss / weight == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_biases_and_normalisation_weights_do_not_decay() -> None:
+    network = Network()
+
+    decaying, steady = weight_groups(dict(network.named_parameters()), 1.0, 0.1)
+
+    assert decaying["weight_decay"] == 0.1
+    assert {id(p) for p in decaying["params"]} == {id(network.below.weight), id(network.above.weight)}
+    assert steady["weight_decay"] == 0
+    assert len(steady["params"]) == 4
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(10, 0.1), (40, 0.25), (7, 0.0), (1, 0.5), (3, 0.9)])
+def test_the_rate_rises_and_falls_as_the_formula_says(steps: int, warmup: float) -> None:
+    rates = [warmup_and_decay(step, steps, warmup) for step in range(steps)]
+
+    rising = next(n for n in range(steps + 1) if n >= warmup * steps)
+    for step, rate in enumerate(rates):
+        expected = (step + 1) / (rising + 1) if step < rising else (steps - step) / (steps - rising)
+        assert rate == pytest.approx(expected)
+        assert 0 < rate <= 1
+    assert warmup_and_decay(steps, steps, warmup) == 0 if rising < steps else True
+
+
+def test_the_loop_sets_each_steps_rate() -> None:
+    network = Network()
+    seen = []
+    phase = make_phase(network)
+    phase.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["lr"]))
+
+    train(phase, State(micro_batch=4), Run(), lambda _: None)
+
+    assert seen == pytest.approx([1e-2 * warmup_and_decay(step, 9, 0.1) for step in range(9)])
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), MemoryError()]
+)
+def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(error: Exception) -> None:
+    network, small = Network(), Network()
+    network.most_rows, network.error = 3, error
+    state = State(micro_batch=12)
+
+    optimizer_step(make_phase(network), state, list(range(12)))
+    optimizer_step(make_phase(small), State(micro_batch=3), list(range(12)))
+
+    assert (state.micro_batch, state.halvings) == (3, 2)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), small.parameters(), strict=True))
+
+
+def test_after_four_halvings_it_ends_with_one_line() -> None:
+    network = Network()
+    network.most_rows = 0
+
+    with pytest.raises(OutOfMemory, match="OUT_OF_MEMORY"):
+        optimizer_step(make_phase(network), State(micro_batch=64), list(range(12)))
+
+    assert network.sizes == [12, 12, 12, 8, 4]
+
+
+def test_another_error_is_not_taken_for_lack_of_memory() -> None:
+    network = Network()
+    network.most_rows, network.error = 0, RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        optimizer_step(make_phase(network), State(micro_batch=4), [0, 1])
+
+
+def test_evaluation_halves_a_batch_that_does_not_fit() -> None:
+    network = Network()
+    whole = network(range(8))
+    network.most_rows = 2
+
+    assert torch.allclose(in_halves(network, range(8)), whole)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_loss_ends_the_run_before_any_weight_moves(value: float) -> None:
+    network = Network()
+    network.inputs[3] = value
+    before = [parameter.clone() for parameter in network.parameters()]
+
+    with pytest.raises(Diverged, match="step 1"):
+        optimizer_step(make_phase(network), State(micro_batch=4), list(range(4)))
+
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_a_broken_gradient_ends_the_run_before_any_weight_moves() -> None:
+    network = Network()
+    network.above.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = [parameter.clone() for parameter in network.parameters()]
+
+    with pytest.raises(Diverged, match="gradient"):
+        optimizer_step(make_phase(network), State(micro_batch=4), list(range(4)))
+
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    network = Network()
+    norms = []
+    phase = make_phase(network, max_grad_norm=1e-3)
+    phase.optimizer.register_step_pre_hook(
+        lambda *_: norms.append(float(torch.stack([p.grad.norm() for p in network.parameters()]).norm()))
+    )
+
+    optimizer_step(phase, State(micro_batch=4), list(range(4)))
+
+    assert norms == pytest.approx([1e-3], rel=1e-3)
