@@ -117,7 +117,9 @@ def test_lists_and_bytes_cannot_be_kept():
             encoded(column)
 
 
-@pytest.mark.parametrize("other", ["profits rise", "PROFITS RISE", " Profits \t rise\n", "Proﬁts rise", "Profits\u00a0rise"])
+@pytest.mark.parametrize(
+    "other", ["profits rise", "PROFITS RISE", " Profits \t rise\n", "Proﬁts rise", "Profits\u00a0rise", "Ｐrofits rise"]
+)
 def test_content_ignores_case_spaces_and_unicode_forms(other):
     assert content_key(texts("Profits rise")) == content_key(texts(other))
     assert input_hash(texts("Profits rise")) != input_hash(texts(other)) or other == "Profits rise"
@@ -126,6 +128,10 @@ def test_content_ignores_case_spaces_and_unicode_forms(other):
 @given(st.text())
 def test_normalising_ascii_takes_no_short_cut_with_the_meaning(text):
     assert normalised(text + "é").removesuffix("é").rstrip() == normalised(text) or not text.isascii()
+
+
+def test_content_ignores_how_accents_are_composed():
+    assert content_key(texts("Caf\u00e9")) == content_key(texts("CAFE\u0301"))
 
 
 def test_a_pair_is_not_the_two_texts_joined():

@@ -476,6 +476,13 @@ class TestPolicies:
         assert {part["labelled"] for part in kept["parts"]} == {True, False}
         assert all((row["label"] is not None) == row["labelled"] for row in puller.rows(kept))
 
+    def test_a_row_that_is_left_out_for_its_text_is_not_counted_again_for_its_label(self, puller, tmp_path):
+        source = write_csv(tmp_path / "a.csv", [*headlines(30), ("x", "", "")])
+
+        manifest = puller.pull(make_spec(source, blank_texts="drop"))
+
+        assert (manifest["dropped"]["blank"], manifest["dropped"]["unlabelled"]) == (1, 0)
+
     def test_blank_texts_are_refused_or_dropped(self, puller, tmp_path):
         source = write_csv(tmp_path / "a.csv", [*headlines(30), ("x", "\t \u00a0", "sport"), ("y", "", "sport")])
 
@@ -559,6 +566,26 @@ class TestTypes:
             f"MIXED_TYPES {second} [label] the column is string, and int64 in {first} — write one type in all files"
         )
 
+    @pytest.mark.parametrize(("kind", "other"), [(pa.int8(), pa.int64()), (pa.int64(), pa.float64())])
+    def test_labels_are_never_widened(self, puller, tmp_path, kind, other):
+        for number, label in enumerate((kind, other)):
+            pq.write_table(pa.table({"text": [f"t{number}"], "label": pa.array([1], label)}), tmp_path / f"{number}.parquet")
+
+        assert refusal(puller, make_spec(tmp_path / "*.parquet", task={})) == (
+            f"MIXED_TYPES {tmp_path}/1.parquet [label] the column is {other}, and {kind} in {tmp_path}/0.parquet"
+            " — write one type in all files"
+        )
+
+    def test_a_kept_column_of_another_width_leaves_no_part_of_the_old_type(self, puller, tmp_path):
+        for kind in (pa.int32(), pa.int64()):
+            table = {"text": [f"t{i}" for i in range(40)], "label": ["x", "y"] * 20, "n": pa.array(range(40), kind)}
+            pq.write_table(pa.table(table), tmp_path / "a.parquet")
+            manifest = puller.pull(make_spec(tmp_path / "a.parquet", task={}, keep=["n"]))
+
+        assert manifest["schema"]["n"] == "int64"
+        assert (puller.metrics["kept_parts"], puller.metrics["new_rows"]) == (0, 40)
+        assert "Column 'n' changed its type from int32 to int64." in manifest["notes"]
+
     def test_a_file_without_any_label_has_whatever_type_the_others_have(self, puller, tmp_path):
         (tmp_path / "1.jsonl").write_text('{"text": "a", "label": 1}\n{"text": "b", "label": 2}\n')
         (tmp_path / "2.jsonl").write_text('{"text": "c", "label": null}\n')
@@ -586,6 +613,16 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_s
 ROWS = st.lists(
     st.tuples(st.integers(0, 60), TEXTS, st.sampled_from(["a", "b", ""])), min_size=1, max_size=25, unique_by=lambda row: row[0]
 )
+COPIES = st.lists(
+    st.tuples(
+        st.sampled_from(["one", "One", "two", " two", "three"]),
+        st.sampled_from(["a", "b", ""]),
+        st.sampled_from(["ann", "bob"]),
+        st.sampled_from(["train", "test", ""]),
+    ),
+    min_size=2,
+    max_size=15,
+)
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -603,6 +640,21 @@ class TestProperties:
                 write_csv(folder / "two" / f"{number}.csv", part)
 
         puller.pull(make_spec(folder / "two" / "*.csv", **options))
+
+        assert json.loads((puller.out / "manifest.json").read_text(encoding="utf-8")) == first
+
+    @SLOW
+    @given(rows=COPIES, order=st.randoms(use_true_random=False), given_splits=st.booleans())
+    def test_any_order_of_copies_without_ids_is_one_manifest(self, tmp_path_factory, rows, order, given_splits):
+        folder = tmp_path_factory.mktemp("copies")
+        puller = Puller(folder / "pulls")
+        split = {"key": "given", "column": "part", "test": 0.4} if given_splits else {"test": 0.4}
+        options = {"unlabelled": "keep", "task": {}, "keep": ["author"], "split": split}
+        header = ("text", "label", "author", "part")
+        first = puller.pull(make_spec(write_csv(folder / "a.csv", rows, header), **options))
+        order.shuffle(rows)
+
+        puller.pull(make_spec(write_csv(folder / "b.csv", rows, header), **options))
 
         assert json.loads((puller.out / "manifest.json").read_text(encoding="utf-8")) == first
 
