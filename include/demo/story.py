@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 DAG = "retrain_text_classifier"
 POLL_SECONDS = 0.5
+QUIET_SECONDS = 20.0
+"""Between two lines without a change, where the output is no terminal."""
 FINAL = ("success", "failed")
 
 
@@ -99,20 +102,23 @@ def why_failed(api: AirflowApi, run_id: str, logs: Path) -> str:
 
 
 class ProgressLine:
-    """One line that is rewritten on a terminal; elsewhere a new line at each change of a task's state."""
+    """One line that is rewritten on a terminal; elsewhere a new line at each change of a task's state, and sometimes in between."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
         self._shown = ""
+        self._next = 0.0
 
     def show(self, title: str, seconds: float, text: str, *, wrap: bool = False) -> None:
         """Show where the run is."""
         if self._live:
             line = f"{title}  {seconds:4.0f} s  {text}"
             print(f"\r\033[K{line if wrap else line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
-        elif text != self._shown:
+            return
+        states = re.sub(r" \([^)]*\)", "", text)
+        if states != self._shown or seconds >= self._next:
             print(f"{title}  {seconds:4.0f} s  {text}", flush=True)
-        self._shown = text
+            self._shown, self._next = states, seconds + QUIET_SECONDS
 
     def close(self, title: str, seconds: float, text: str, *, wrap: bool = False) -> None:
         """Show something that stays; the next line is a new one."""
