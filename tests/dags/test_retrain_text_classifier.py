@@ -35,7 +35,7 @@ def form(tmp_path_factory, base):
 
     def fill(rows, **changes):
         train = write_csv(folder / "train" / "labelled.csv", rows)
-        quick = {"epochs": 8, "backbone_lr": 0.005}
+        quick = {"epochs": 8, "backbone_lr": 0.005, "margin": 0.2}  # 120 test rows settle no smaller margin for sure
         return {"train_source": train, "test_source": golden, "base": base} | quick | changes
 
     return fill

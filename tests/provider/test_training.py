@@ -1,0 +1,183 @@
+"""Fine-tune and evaluate on a tiny model, through real child processes, without a plan: each operator pins for itself."""
+
+import json
+import time
+
+import pyarrow.parquet as pq
+import pytest
+from airflow.sdk import BaseNotifier
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_task import Task
+from airflow_transfer_learning.operators import EvaluateOperator, FineTuneOperator, PromoteOperator, PullDatasetOperator
+from tiny_pipeline import headlines, write_base, write_csv
+from transfer_learning.store import Store
+
+QUICK = {"epochs": 8, "backbone_lr": 0.005}
+
+
+class Recorder(BaseNotifier):
+    """Keeps what it was told; its text is a template."""
+
+    template_fields = ("text",)
+
+    def __init__(self):
+        super().__init__()
+        self.text = "{{ verdict.decision }}: {{ verdict.sentences[0] }}"
+        self.told = []
+
+    def notify(self, context):
+        self.told.append(self.text)
+
+
+class Broken(BaseNotifier):
+    def notify(self, context):
+        raise ConnectionError("no answer")
+
+
+class Pipeline:
+    """One dataset, one base, and the operators on them."""
+
+    def __init__(self, folder):
+        source = write_csv(folder / "news.csv", headlines(160, seed=1))
+        self.base = write_base(folder / "base")
+        task = {"text": "headline", "label": "topic", "id": "id"}
+        spec = {"name": "news", "source": source, "task": task, "split": {"test": 0.5}}
+        self.dataset, _ = Task().run(PullDatasetOperator(task_id="pull", spec=spec))
+        self.task = Task()
+        self.model, _ = self.task.run(self.fine_tune())
+
+    def fine_tune(self, **options):
+        complete = {"task_id": "train", "spec": QUICK, "dataset": self.dataset, "model": "news", "base": self.base}
+        return FineTuneOperator(**complete | options)
+
+    def evaluate(self, **options):
+        complete = {"task_id": "evaluate", "spec": {}, "candidate": self.model, "dataset": self.dataset}
+        return EvaluateOperator(**complete | options)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One store for the whole file, behind the default connection."""
+    root = tmp_path_factory.mktemp("store").as_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        connection = {"conn_type": "transfer_learning", "extra": {"root": root}}
+        patch.setenv("AIRFLOW_CONN_TRANSFER_LEARNING_DEFAULT", json.dumps(connection))
+        yield Store.open(root)
+
+
+@pytest.fixture(scope="module")
+def pipeline(store, tmp_path_factory):
+    return Pipeline(tmp_path_factory.mktemp("pipeline"))
+
+
+def everything(store):
+    return {info.key: store.objects.get(info.key).data for info in store.objects.list("")}
+
+
+def test_a_published_version_tells_where_it_comes_from(pipeline, store):
+    facts = store.models.manifest("news", 1)["facts"]
+
+    assert pipeline.model["version"] == 1
+    assert facts["dataset"]["digest"] == pipeline.dataset["digest"]
+    assert facts["base"]["uri"].startswith(f"{pipeline.base}#")
+    assert (facts["dag"], facts["run"]) == ("dag", "run-1")
+    assert facts["spec"]["task"]["text"] == "headline"
+
+
+def test_no_test_row_was_trained_on(pipeline, store, tmp_path):
+    store.datasets.fetch("news", pipeline.dataset["digest"], destination=tmp_path / "data")
+    ledger = [
+        key
+        for path in store.models.fetch_ledger("news", 1, tmp_path / "ledger")
+        for key in pq.read_table(path)["row_key"].to_pylist()
+    ]
+    test = [key for path in (tmp_path / "data" / "test").iterdir() for key in pq.read_table(path)["_row_key"].to_pylist()]
+
+    assert len(ledger) == pipeline.dataset["splits"]["train"] + pipeline.dataset["splits"]["validation"]
+    assert len(test) == pipeline.dataset["splits"]["test"] > 0
+    assert set(ledger) & set(test) == set()
+
+
+@pytest.mark.parametrize("run_id", ["run-1", "run-2"])
+def test_the_same_training_again_is_found_and_nothing_runs(pipeline, store, run_id):
+    before = everything(store)
+    started = time.monotonic()
+
+    again, _ = Task(run_id=run_id).run(pipeline.fine_tune())
+
+    assert again == pipeline.model
+    assert everything(store) == before
+    assert time.monotonic() - started < 2
+
+
+def test_a_base_that_changed_after_the_first_try_is_one_clear_line(pipeline, tmp_path):
+    base = write_base(tmp_path / "base")
+    task = Task()
+    operator = pipeline.fine_tune(base=base)
+    operator.pinned(task.context(operator), "base", lambda: operator.open_bases(operator.open_store()).resolve(base))
+    (tmp_path / "base" / "config.json").write_text("{}")
+
+    with pytest.raises(AirflowFailException, match=r"^BASE_CHANGED .*the files are no longer those that were pinned"):
+        task.run(operator)
+
+
+@pytest.mark.parametrize(("missing", "line"), [("model", "MISSING_SETTING task train needs model"), ("base", "needs base")])
+def test_without_a_plan_model_and_base_must_be_named(pipeline, missing, line):
+    with pytest.raises(AirflowFailException, match=line):
+        Task().run(pipeline.fine_tune(**{missing: None}))
+
+
+def test_a_dataset_that_is_not_in_the_store_is_one_clear_line(pipeline):
+    with pytest.raises(AirflowFailException, match="^NO_SNAPSHOT"):
+        Task().run(pipeline.fine_tune(dataset=pipeline.dataset | {"digest": "0" * 64}))
+
+
+def test_a_retried_evaluation_returns_the_verdict_of_the_try_before(pipeline, store):
+    task = Task(run_id="evaluated-twice")
+    first, _ = task.run(pipeline.evaluate())
+    before = everything(store)
+
+    second, _ = task.run(pipeline.evaluate())
+
+    assert first["decision"] == "first"
+    assert first["metrics"]["accuracy"] > first["metrics"]["baseline_accuracy"] - 0.5
+    assert second == first
+    assert everything(store) == before
+
+
+def test_a_refused_candidate_is_announced_and_a_broken_notifier_changes_nothing(pipeline, store):
+    recorder = Recorder()
+    out_of_reach = {"gate": {"floors": {"accuracy": 1.01}}}
+    operator = pipeline.evaluate(spec=out_of_reach, notifiers=[Broken(), recorder])
+
+    verdict, _ = Task(run_id="refused").run(operator)
+
+    assert verdict["decision"] == "refused"
+    assert recorder.told == [f"{verdict['decision']}: {verdict['sentences'][0]}"]
+    assert store.evaluations.read("news", 1)[-1]["passed"] is False
+
+
+def test_a_candidate_that_is_live_already_is_unchanged_at_once(pipeline, store):
+    verdict, _ = Task(run_id="live").run(pipeline.evaluate())
+    Task(run_id="live").run(PromoteOperator(task_id="promote", verdict=verdict))
+    before = everything(store)
+    started = time.monotonic()
+
+    again, _ = Task(run_id="next").run(pipeline.evaluate())
+
+    assert (again["decision"], again["passed"], again["champion"]) == ("unchanged", False, 1)
+    assert everything(store) == before
+    assert time.monotonic() - started < 2
+
+
+def test_a_champion_is_read_once_for_all_tries(pipeline, store):
+    """Without a plan, a retry compares with what the first try saw, even when the alias has moved since."""
+    operator = pipeline.evaluate()
+    task = Task()
+    first = operator.champion(store, "other", "champion", task.context(operator))
+    store.aliases.promote("news", 1, alias="seen", promote_id="p", actor="ada", reason="", expected_generation=None, as_of=None)
+
+    again = operator.champion(store, "news", "seen", task.context(operator))
+
+    assert first == again == (None, None)
