@@ -102,7 +102,7 @@ def why_failed(api: AirflowApi, run_id: str, logs: Path) -> str:
 
 
 class ProgressLine:
-    """One line that is rewritten on a terminal; elsewhere a new line at each change of a task's state, and sometimes in between."""
+    """One line that is rewritten on a terminal; elsewhere a new line at each change of a task's state, or now and then."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
