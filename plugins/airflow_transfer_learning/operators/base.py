@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from airflow_transfer_learning.operators.progress import ProgressLog
 from airflow_transfer_learning.operators.work import work_folder
 from airflow_transfer_learning.settings import Deployment, deployment
 from transfer_learning import jobs
+from transfer_learning.attempts import Attempt
 from transfer_learning.bases import Bases
 from transfer_learning.errors import BadInput, Stopped, StoreUnreachable, TransferLearningError
 from transfer_learning.refs import PlanRef
@@ -106,14 +108,32 @@ class TransferLearningOperator(BaseOperator):
             yield folder
 
     def run_job(
-        self, stage: str, spec: Settings, inputs: Mapping[str, Sequence[Path]], context: Context, **options: Any
+        self,
+        stage: str,
+        spec: Settings,
+        inputs: Mapping[str, Sequence[Path]],
+        context: Context,
+        *,
+        work: Path,
+        attempt: Attempt | None = None,
+        **options: Any,
     ) -> jobs.JobResult:
-        """Run a stage in a child process, with its progress in the log and in the task's state."""
-        progress = ProgressLog(self.log, context)
-        python = self.deployment.python
-        result = jobs.run_job(stage, spec, inputs, on_progress=progress, python=python, stop=self.stop, **options)
+        """Run a stage in a child process, with its progress in the log and in the task's state.
+
+        Given an attempt, it goes on from the newest checkpoint, and its own checkpoints go to the store while it runs.
+        """
+        if attempt is not None:
+            options |= {"resume_from": attempt.newest_checkpoint(work), "watch": attempt.watcher(work)}
+        progress, python = ProgressLog(self.log, context), self.deployment.python
+        result = jobs.run_job(stage, spec, inputs, work=work, on_progress=progress, python=python, stop=self.stop, **options)
         self.log.info("Stage %s took %.1f s and %.0f MB of memory", stage, result.seconds, result.peak_memory / 1e6)
         return result
+
+    def attempt(self, store: Store, context: Context, fingerprint: str) -> Attempt:
+        """Return this try's attempt at a job, whose lease keeps every other try of it waiting."""
+        ti = context["ti"]
+        owner = f"{ti.dag_id} {ti.run_id} {ti.task_id} on {socket.gethostname()}"
+        return Attempt(store.objects, fingerprint, owner=owner, stop=self.stop)
 
     def publish_id(self, context: Context, model: str, fingerprint: str) -> str:
         """Return what makes a publish of this task the same publish when the task runs again."""

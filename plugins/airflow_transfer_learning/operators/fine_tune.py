@@ -68,16 +68,38 @@ class FineTuneOperator(SpecOperator):
             model, base = self.model_name(), self.fetch_base(store, context)
             digests = {role: manifest["split_digests"].get(role, "") for role in ("train", "validation")}
             key = fingerprint("fine_tune", spec, digests | {"base": base.digest})
-            found = None if self.force else store.models.find(model, key)
-            if found is not None:
-                self.log.info("Version %d of %s is this very training: nothing to do", found.version, model)
-                return dataclasses.replace(found, as_of=self.as_of(context)).to_dict()
-            facts = self.facts(context, model, base, dataset)
-            inputs = self.fetch_rows(store, dataset, work / "data") | {"base": [base.folder]}
-            job = self.run_job("fine_tune", spec, inputs, context, work=work / "job", facts=facts)
+            if (found := self.find(store, model, key)) is None:
+                facts = self.facts(context, model, base, dataset)
+                inputs = self.fetch_rows(store, dataset, work / "data") | {"base": [base.folder]}
+                found = self.train(store, context, key, spec, inputs, work / "job", facts)
+            return dataclasses.replace(found, as_of=self.as_of(context)).to_dict()
+
+    def find(self, store: Store, model: str, key: str) -> ModelRef | None:
+        """Return the version that the same training has published before, unless this one is forced."""
+        found = None if self.force else store.models.find(model, key)
+        if found is not None:
+            self.log.info("Version %d of %s is this very training: nothing to do", found.version, model)
+        return found
+
+    def train(
+        self,
+        store: Store,
+        context: Context,
+        key: str,
+        spec: FineTuneSpec,
+        inputs: dict[str, list[Path]],
+        work: Path,
+        facts: dict[str, Any],
+    ) -> ModelRef:
+        """Train under the job's lease, from the newest checkpoint of an earlier attempt, and publish."""
+        with self.attempt(store, context, key) as attempt:
+            if (found := self.find(store, facts["model"], key)) is not None:  # by the attempt that held the lease before
+                return found
+            job = self.run_job("fine_tune", spec, inputs, context, work=work, facts=facts, attempt=attempt)
             self.check_stop()
-            ref = self.publish(store, context, model, key, job, facts | {"spec": spec.to_dict()})
-            return dataclasses.replace(ref, as_of=self.as_of(context)).to_dict()
+            ref = self.publish(store, context, key, job, facts | {"spec": spec.to_dict()})
+            attempt.finish()
+            return ref
 
     def model_name(self) -> str:
         """Return the model's name: the plan's, or the operator's own."""
@@ -118,8 +140,9 @@ class FineTuneOperator(SpecOperator):
             "run": context["ti"].run_id,
         }
 
-    def publish(self, store: Store, context: Context, model: str, key: str, job: JobResult, facts: dict[str, Any]) -> ModelRef:
+    def publish(self, store: Store, context: Context, key: str, job: JobResult, facts: dict[str, Any]) -> ModelRef:
         """Publish the child's folder and return its version."""
+        model = facts["model"]
         ref, uploaded = store.models.publish(
             name=model,
             folder=job.out / "model",
