@@ -10,7 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from transfer_learning.errors import BadInput
 from transfer_learning.sources import stage_sources
 from transfer_learning.specs import PullSpec
 from transfer_learning.stage import Run
@@ -18,6 +20,7 @@ from transfer_learning.stages.pull_dataset import pull_dataset
 from transfer_learning.store.datasets import DatasetStore
 from transfer_learning.store.object_store import MemoryObjectStore
 
+TOPICS = ("sport", "tech", "world")
 AS_OF = "2026-03-01T00:00:00+00:00"
 
 
@@ -84,3 +87,16 @@ class Puller:
     def splits(self, manifest: Mapping[str, Any], key: str = "id") -> dict[Any, str]:
         """Return the split of each row by a column."""
         return {row[key]: row["split"] for row in self.rows(manifest)}
+
+
+def headlines(count: int, start: int = 0) -> list[tuple[str, str, str]]:
+    return [(str(i), f"Headline number {i} of the day", TOPICS[i % 3]) for i in range(start, start + count)]
+
+
+def refusal(puller: Puller, spec: PullSpec, **options) -> str:
+    """Return the one line, after seeing that nothing was written."""
+    with pytest.raises(BadInput) as caught:
+        puller.pull(spec, **options)
+    assert list(puller.out.iterdir()) == []
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

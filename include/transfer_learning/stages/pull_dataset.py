@@ -58,6 +58,8 @@ def pull_dataset(spec: PullSpec, inputs: Inputs, out: Path, run: Run) -> Mapping
     """
     started = time.monotonic()
     known_encoding(spec.encoding)
+    if spec.split.key == "time" and not run.facts.get("as_of"):
+        raise BadInput("BAD_JOB", "a split by time needs the run's own time", "give the fact as_of", file=spec.name)
     files = [file for folder in inputs["source"] for file in staged_files(folder)]
     previous = _previous_manifest(inputs)
     with tempfile.TemporaryDirectory(dir=out, prefix=".pull-") as work:

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from learning.pulling import TOPICS, Puller, headlines, make_spec, refusal, write_csv
+
+
+class TestCopies:
+    def test_exact_copies_become_one_and_are_counted(self, puller, tmp_path):
+        source = write_csv(tmp_path / "a.csv", headlines(30) + headlines(12))
+
+        manifest = puller.pull(make_spec(source))
+
+        assert (manifest["rows"], manifest["dropped"]["duplicates"]) == (30, 12)
+
+    def test_without_ids_equal_texts_are_one_row(self, puller, tmp_path):
+        rows = [(text, label) for _, text, label in headlines(30)]
+        source = write_csv(tmp_path / "a.csv", rows + rows[:5], ("text", "label"))
+
+        manifest = puller.pull(make_spec(source, task={}))
+
+        assert (manifest["rows"], manifest["dropped"]["duplicates"]) == (30, 5)
+
+    def test_a_labelled_copy_wins_over_one_without(self, puller, tmp_path):
+        rows = headlines(30)
+        bare = [(id, text, "") for id, text, _ in rows]
+
+        manifest = puller.pull(make_spec(write_csv(tmp_path / "a.csv", bare + rows + bare), unlabelled="keep"))
+
+        assert manifest["splits"]["unlabelled"] == 0
+        assert (manifest["rows"], manifest["dropped"]["unlabelled_copies"]) == (30, 60)
+
+    def test_a_labelled_text_wins_over_the_same_text_under_another_id(self, puller, tmp_path):
+        rows = [*headlines(30), ("x", "HEADLINE number 3  of the day", ""), ("y", "Never labelled", "")]
+
+        manifest = puller.pull(make_spec(write_csv(tmp_path / "a.csv", rows), unlabelled="keep"))
+
+        assert (manifest["splits"]["unlabelled"], manifest["dropped"]["unlabelled_copies"]) == (1, 1)
+
+    def test_contradictory_labels_are_counted_and_the_first_five_shown(self, puller, tmp_path):
+        rows = headlines(30) + [(f"x{i}", text.upper(), TOPICS[(int(i) + 1) % 3]) for i, text, _ in headlines(7)]
+
+        notes = puller.pull(make_spec(write_csv(tmp_path / "a.csv", rows)))["notes"]
+
+        (note,) = [note for note in notes if "contradictory" in note]
+        assert note.startswith("7 texts are found under contradictory labels (all of these rows are kept): ")
+        assert note.count(" is ") == 5
+        assert note.endswith(" ….")
+
+    def test_one_contradiction_reads_well(self, puller, tmp_path):
+        rows = [(text, label) for _, text, label in headlines(30)]
+        source = write_csv(tmp_path / "a.csv", [*rows, ("Headline number 0 of the day", "tech")], ("text", "label"))
+
+        manifest = puller.pull(make_spec(source, task={}))
+
+        assert (
+            "1 text is found under contradictory labels (of equal texts one is kept): 'Headline number 0 of the day' is sport, tech."
+            in manifest["notes"]
+        )
+
+    def test_one_id_with_two_contents_is_refused_with_both_places(self, puller, tmp_path):
+        source = write_csv(tmp_path / "a.csv", [*headlines(3), ("1", "Something else", "tech")])
+
+        assert refusal(puller, make_spec(source)) == (
+            f"DUPLICATE_ID {source}:4 [id] the id stands in {source}:2 too, with other content (1 such ids)"
+            " — give each row an id of its own"
+        )
+
+    def test_one_id_with_two_labels_is_refused(self, puller, tmp_path):
+        rows = headlines(3)
+        source = write_csv(tmp_path / "a.csv", [*rows, (rows[1][0], rows[1][1], "world")])
+
+        assert refusal(puller, make_spec(source)).startswith(f"DUPLICATE_ID {source}:4 [id] ")
+
+
+class TestNoTextInTwoSplits:
+    def contents(self, puller: Puller, manifest) -> dict[bytes, set[str]]:
+        found: dict[bytes, set[str]] = {}
+        for row in puller.rows(manifest):
+            found.setdefault(row["_content_key"], set()).add(row["split"])
+        return found
+
+    def test_test_wins_also_when_rows_are_split_by_id(self, puller, tmp_path):
+        copies = [(f"copy-{i}", text.upper(), label) for i, text, label in headlines(200)]
+
+        manifest = puller.pull(
+            make_spec(write_csv(tmp_path / "a.csv", headlines(200) + copies), split={"key": "id", "validation": 0.2})
+        )
+
+        assert all(len(splits) == 1 for splits in self.contents(puller, manifest).values())
+        assert manifest["dropped"]["test_wins"] > 20
+        assert manifest["dropped"]["validation_wins"] > 20
+        assert (
+            f"{manifest['dropped']['test_wins']} rows are left out of training and validation: the text stands in test."
+            in manifest["notes"]
+        )
+
+    def test_test_wins_over_training_rows_of_another_source(self, puller, tmp_path):
+        sources = {
+            "train": str(write_csv(tmp_path / "train.csv", headlines(30))),
+            "test": str(write_csv(tmp_path / "test.csv", [(f"t{i}", text, label) for i, text, label in headlines(6)])),
+        }
+
+        manifest = puller.pull(make_spec(None, split_sources=sources, split={"key": "given"}))
+
+        assert manifest["splits"] == {"train": 24, "validation": 0, "test": 6, "unlabelled": 0}
+        assert manifest["dropped"]["test_wins"] == 6
+
+    def test_a_group_stays_in_one_split(self, puller, tmp_path):
+        rows = [(*row, f"author {i % 20}") for i, row in enumerate(headlines(200))]
+        source = write_csv(tmp_path / "a.csv", rows, ("id", "text", "label", "author"))
+
+        manifest = puller.pull(make_spec(source, task={"id": "id", "group": "author"}, split={"key": "group"}))
+
+        splits: dict[str, set[str]] = {}
+        for row in puller.rows(manifest):
+            splits.setdefault(row["author"], set()).add(row["split"])
+        assert all(len(found) == 1 for found in splits.values())
+        assert set.union(*splits.values()) == {"train", "test"}
