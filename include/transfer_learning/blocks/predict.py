@@ -99,7 +99,6 @@ def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
     """
     passport = _read_passport(folder)
     config = read_config(folder)
-    check_files(folder)
     labels = passport["labels"] if passport else [str(config.id2label[i]) for i in range(config.num_labels)]
     pooled = passport is not None and passport["model_format"] == "sentence_transformers"
     head = passport["heads"][0] if pooled and passport is not None else {}
