@@ -47,7 +47,7 @@ class Task:
             "ti": ti,
             "task": operator,
             "params": self.params | self.conf,
-            "dag": SimpleNamespace(params=self.params),
+            "dag": DAG("dag", schedule=None, params=self.params),
             "dag_run": SimpleNamespace(run_after=self.run_after, conf=self.conf, triggering_user_name="ada"),
             "outlet_events": OutletEventAccessors(),
             "task_state_store": self.state,

@@ -121,6 +121,8 @@ def test_a_reason_to_reset_the_split_rule_counts_once(task, store, news):
     task.run(pull(news, spec=reset))
     once = everything(store)
     task.run(pull(news, spec=reset))
+    with pytest.raises(AirflowFailException):
+        task.run(pull(news, spec=reset | {"split": {"test": 0.3}}))
 
     assert store.datasets.resets("news") == ["more test rows"]
     assert store.datasets.rule("news")["test"] == 0.5
