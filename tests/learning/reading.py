@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from transfer_learning.blocks.readers import batches, header
-from transfer_learning.blocks.source_file import Reading, SourceFile
+from transfer_learning.blocks.data.readers import batches, header
+from transfer_learning.blocks.data.source_file import Reading, SourceFile
 from transfer_learning.errors import BadInput
 
 COLUMNS = ("id", "text", "label")

@@ -20,13 +20,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transfer_learning.blocks import baselines, numerics, plots
-from transfer_learning.blocks.comparison import Compared, compare_scores, score_slices
-from transfer_learning.blocks.gate import Evidence, Ruling, decide
-from transfer_learning.blocks.ledger import Dropped, drop_known
+from transfer_learning.blocks import numerics
+from transfer_learning.blocks.evaluation import baselines, plots
+from transfer_learning.blocks.evaluation.comparison import Compared, compare_scores, score_slices
+from transfer_learning.blocks.evaluation.gate import Evidence, Ruling, decide
+from transfer_learning.blocks.evaluation.ledger import Dropped, drop_known
+from transfer_learning.blocks.evaluation.scoring import Score, refuse_to_go_on, score_baseline, score_model
 from transfer_learning.blocks.predict import load_classifier
 from transfer_learning.blocks.rows import Rows, read_rows
-from transfer_learning.blocks.scoring import Score, refuse_to_go_on, score_baseline, score_model
 from transfer_learning.errors import BadInput
 from transfer_learning.power import smallest_margin
 from transfer_learning.specs import EvaluateSpec, TaskSpec

@@ -21,17 +21,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from transfer_learning.blocks import label_checks
-from transfer_learning.blocks.columns import aligned, common_schema, kept_columns, read_columns, refuse_changed_roles
-from transfer_learning.blocks.hashing import HASH_COLUMNS
-from transfer_learning.blocks.intake import Intake
-from transfer_learning.blocks.readers import batches, header, staged_files
-from transfer_learning.blocks.row_table import RowTable, RowTableBuilder
-from transfer_learning.blocks.selection import Selection, refuse_conflicting_ids, select
-from transfer_learning.blocks.snapshot_parts import Part, Spool, kept_parts, snapshot_digest, split_digests, write_parts
-from transfer_learning.blocks.source_file import Reading, SourceFile
-from transfer_learning.blocks.splits import SPLITS, TEST, assign, resolve_rule
-from transfer_learning.blocks.text_files import known_encoding
+from transfer_learning.blocks.data import label_checks
+from transfer_learning.blocks.data.columns import aligned, common_schema, kept_columns, read_columns, refuse_changed_roles
+from transfer_learning.blocks.data.hashing import HASH_COLUMNS
+from transfer_learning.blocks.data.intake import Intake
+from transfer_learning.blocks.data.readers import batches, header, staged_files
+from transfer_learning.blocks.data.row_table import RowTable, RowTableBuilder
+from transfer_learning.blocks.data.selection import Selection, refuse_conflicting_ids, select
+from transfer_learning.blocks.data.snapshot_parts import Part, Spool, kept_parts, snapshot_digest, split_digests, write_parts
+from transfer_learning.blocks.data.source_file import Reading, SourceFile
+from transfer_learning.blocks.data.splits import SPLITS, TEST, assign, resolve_rule
+from transfer_learning.blocks.data.text_files import known_encoding
 from transfer_learning.errors import BadInput, Stopped
 from transfer_learning.specs import PullSpec
 from transfer_learning.stage import Inputs, Run

@@ -1,4 +1,4 @@
-"""Checkpoints of a running job: uploaded by the attempt that wrote them, read by any later one, gone once the result is published.
+"""Checkpoints of a running job: uploaded by the attempt that wrote them, read by any later one, gone once it is published.
 
 ``checkpoints/<fingerprint>/<attempt>/step-00001234/`` holds the files of one checkpoint; its ``_COMPLETE.json`` goes up last and
 comes down first, and names every file with its size and hash.

@@ -143,7 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.error(fault, body, date="Thu, 01 Jan 2026 00:00:00 GMT")
 
     def error(self, fault: Fault, body: bytes, date: str | None = None) -> None:
-        answer = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{fault.code}</Code><Message>weather</Message></Error>".encode()
+        answer = (
+            f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{fault.code}</Code><Message>weather</Message></Error>".encode()
+        )
         headers = [("Content-Type", "application/xml")] + ([("Date", date)] if date else [])
         self._answer(fault.status, headers, b"" if self.command == "HEAD" else answer)
 

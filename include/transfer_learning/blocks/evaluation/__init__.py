@@ -1,0 +1,1 @@
+"""What evaluating a model is made of: scores, statistics, baselines, the gate and pictures."""

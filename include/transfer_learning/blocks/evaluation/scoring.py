@@ -1,0 +1,91 @@
+"""One model's answers on the test rows, with every figure made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer_learning.blocks.evaluation.baselines import Answers
+from transfer_learning.blocks.evaluation.metrics import Calibration, calibration, classification_metrics
+from transfer_learning.blocks.predict import Classifier
+from transfer_learning.blocks.rows import Rows
+from transfer_learning.errors import Stopped
+from transfer_learning.specs import EvaluateSpec
+from transfer_learning.stage import Run
+
+BETWEEN_REPORTS = 1.0
+"""Seconds between two lines of progress."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Score:
+    """Answers and figures; rows are in the order of the test rows."""
+
+    answers: list[str]
+    known: list[str]
+    """Labels the model can answer."""
+    metrics: dict[str, Any]
+    warnings: list[str]
+    probabilities: NDArray[np.float64] | None = None
+    """Shape (rows, len(known))."""
+    calibration: Calibration | None = None
+
+    def of_answer(self) -> NDArray[np.float64]:
+        """Return the probability of each answer."""
+        assert self.probabilities is not None
+        return np.asarray(self.probabilities.max(axis=1))
+
+    def of_label(self, labels: Sequence[str]) -> list[float | None]:
+        """Return the probability each row's true label got, None where the model does not know it."""
+        assert self.probabilities is not None
+        place = {name: column for column, name in enumerate(self.known)}
+        return [float(self.probabilities[row, place[label]]) if label in place else None for row, label in enumerate(labels)]
+
+
+def score_model(classifier: Classifier, rows: Rows, spec: EvaluateSpec, run: Run, phase: str) -> Score:
+    """Predict every row, telling progress, and measure.
+
+    Raises:
+        Stopped: the job was asked to stop.
+    """
+    started = reported = time.monotonic()
+
+    def on_rows(done: int) -> None:
+        nonlocal reported
+        refuse_to_go_on(run)
+        now = time.monotonic()
+        if done == len(rows) or now - reported >= BETWEEN_REPORTS:
+            reported, speed = now, done / max(now - started, 1e-9)
+            run.progress(phase=phase, step=done, steps=len(rows), rows_per_second=speed, eta=(len(rows) - done) / speed)
+
+    probabilities = classifier.probabilities(rows.texts, rows.pairs, on_rows=on_rows)
+    answers = [classifier.labels[column] for column in probabilities.argmax(axis=1)]
+    metrics, warnings = classification_metrics(rows.labels, answers, classifier.labels, probabilities)
+    correct = np.array([answer == label for answer, label in zip(answers, rows.labels, strict=True)])
+    calibrated = calibration(
+        probabilities.max(axis=1), correct, samples=spec.bootstrap_samples, level=spec.gate.confidence, seed=spec.seed
+    )
+    metrics["expected_calibration_error"] = calibrated.error
+    metrics["calibration"] = dataclasses.asdict(calibrated)
+    return Score(answers, classifier.labels, metrics, warnings, probabilities, calibrated)
+
+
+def score_baseline(baseline: Answers, rows: Rows) -> Score:
+    """Measure a baseline's answers."""
+    metrics, warnings = classification_metrics(rows.labels, baseline.answers, baseline.known, baseline.probabilities)
+    return Score(baseline.answers, baseline.known, metrics | {"train_rows": baseline.rows}, warnings)
+
+
+def refuse_to_go_on(run: Run) -> None:
+    """Raise where the job was asked to stop.
+
+    Raises:
+        Stopped: it was.
+    """
+    if run.stop_requested:
+        raise Stopped("STOPPED the evaluation was asked to stop — a retry starts it again")
