@@ -2,6 +2,7 @@
 
 An alias is one JSON document that is only ever replaced by compare-and-swap. Each move makes a new generation; before anyone
 moves on from generation g, ``history/g`` is written from the alias's own body, so a crash between the two loses nothing.
+Generation 0 is a place without a version, reserved before the first move, so that ``fence`` finds every alias there may be.
 Generations only grow, so an alias that moved away and back (A-B-A) is not the alias that was seen.
 """
 
@@ -76,14 +77,11 @@ class AliasStore:
     def read(self, name: str, alias: str = "champion") -> Alias | None:
         """Return the alias as it stands, or None."""
         document = documents.read(self._objects, layout.alias_key(name, alias))
-        return Alias.from_body(document.body) if document else None
+        return Alias.from_body(document.body) if document and document.body["generation"] else None
 
     def all(self, name: str) -> dict[str, Alias]:
         """Return every alias of a model by its name."""
-        prefix = layout.aliases_prefix(name)
-        keys = [info.key.removeprefix(prefix) for info in self._objects.list(prefix)]
-        names = [key.removesuffix(".json") for key in keys if "/" not in key]
-        return {alias: found for alias in names if (found := self.read(name, alias))}
+        return {alias: found for alias in self._names(name) if (found := self.read(name, alias))}
 
     def history(self, name: str, alias: str = "champion") -> list[Alias]:
         """Return every generation, oldest first, the present one included."""
@@ -125,7 +123,9 @@ class AliasStore:
         def plan(current: Alias | None, past: list[Alias]) -> dict[str, Any] | None:
             if current and current.version == version:
                 return None
-            manifests.require(self._objects, name, version, Refused)  # no override makes a version out of nothing
+            manifest = manifests.require(self._objects, name, version, Refused)  # no override makes a version out of nothing
+            if "pruning" in manifest:
+                raise Refused("VERSION_PRUNED", f"version {version} of model {name} is being pruned", "promote a newer one")
             broken = list(_broken_rules(name, version, alias, current, past, expected_generation, as_of))
             if broken and not override_reason:
                 raise broken[0]
@@ -178,6 +178,35 @@ class AliasStore:
 
         return self._move(name, alias, promote_id, actor, plan)
 
+    def ways_back(self, name: str, alias: str, count: int) -> list[int]:
+        """Return the versions that so many rollbacks in a row would go to; fewer where there is nothing before."""
+        past, targets = self.history(name, alias), list[int]()
+        while past and len(targets) < count:
+            target = next((a for a in _ways_back(past) if _is_live(self._objects, name, a.version, being_pruned=True)), None)
+            if target is None:
+                break
+            targets.append(target.version)
+            past.append(dataclasses.replace(target, generation=past[-1].generation + 1, kind="rollback"))
+        return targets
+
+    def fence(self, name: str) -> None:
+        """Make every move that has not yet been written look again at what it moves to.
+
+        Each alias is replaced by itself: the compare-and-swap of a move that read it before fails then.
+        """
+        for alias in self._names(name):
+            mine = False
+            while not mine:
+                document = documents.read(self._objects, layout.alias_key(name, alias))
+                assert document is not None, "an alias is never deleted"
+                body = {**document.body, "alias_nonce": document.body.get("alias_nonce", document.body["nonce"])}
+                _, mine = documents.replace(self._objects, layout.alias_key(name, alias), body, document.etag)
+
+    def _names(self, name: str) -> list[str]:
+        prefix = layout.aliases_prefix(name)
+        keys = [info.key.removeprefix(prefix) for info in self._objects.list(prefix)]
+        return [key.removesuffix(".json") for key in keys if "/" not in key]
+
     def _move(
         self,
         name: str,
@@ -190,7 +219,10 @@ class AliasStore:
         key = layout.alias_key(name, alias)
         while True:
             document = documents.read(self._objects, key)
-            current = Alias.from_body(document.body) if document else None
+            if document is None:
+                reserved = {"generation": 0, "version": None, "actor": actor, "at": datetime.now(UTC).isoformat()}
+                document, _ = documents.create(self._objects, key, reserved)
+            current = Alias.from_body(document.body) if document.body["generation"] else None
             if current and current.promote_id == promote_id:
                 return Move(current, moved=True, duplicate="current")
             past = self._generations(name, alias, current) if current else []
@@ -208,17 +240,15 @@ class AliasStore:
                 "actor": actor,
                 "at": datetime.now(UTC).isoformat(),
             }
-            if document:
+            if current:
                 self._keep(name, alias, document)
-                written, mine = documents.replace(self._objects, key, body, document.etag)
-            else:
-                written, mine = documents.create(self._objects, key, body)
+            written, mine = documents.replace(self._objects, key, body, document.etag)
             if mine:
                 return Move(Alias.from_body(written.body), moved=True)
 
     def _keep(self, name: str, alias: str, document: documents.Document) -> None:
         """Write the present generation to the history, before it is moved on from."""
-        body = {**document.body, "alias_nonce": document.body["nonce"]}
+        body = {**document.body, "alias_nonce": document.body.get("alias_nonce", document.body["nonce"])}
         key = layout.history_key(name, alias, body["generation"])
         kept, _ = documents.create(self._objects, key, body)
         if kept.body["alias_nonce"] != body["alias_nonce"]:
@@ -279,9 +309,10 @@ def _ways_back(past: list[Alias]) -> Iterator[Alias]:
             yield earlier
 
 
-def _is_live(objects: ObjectStore, name: str, version: int) -> bool:
+def _is_live(objects: ObjectStore, name: str, version: int, *, being_pruned: bool = False) -> bool:
+    """Return whether a version is there, and may be moved to unless ``being_pruned`` ones are asked for too."""
     manifest = manifests.read(objects, name, version)
-    return manifest is not None and "pruned" not in manifest
+    return manifest is not None and "pruned" not in manifest and (being_pruned or "pruning" not in manifest)
 
 
 def _time(text: str) -> datetime:

@@ -239,8 +239,11 @@ def _is_same(folder: Path, files: Files) -> bool:
 
 def _each(function: Callable[[Mapping[str, Any]], Item], files: Files) -> list[Item]:
     """Call ``function`` with every file, several at once, the largest first; the first error ends it."""
+    ordered = sorted(files, key=lambda entry: -entry["bytes"])
+    if WORKERS == 1:
+        return [function(entry) for entry in ordered]
     with ThreadPoolExecutor(WORKERS) as pool:
-        futures = [pool.submit(function, entry) for entry in sorted(files, key=lambda entry: -entry["bytes"])]
+        futures = [pool.submit(function, entry) for entry in ordered]
         try:
             return [future.result() for future in futures]
         except BaseException:

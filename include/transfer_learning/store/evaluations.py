@@ -93,7 +93,7 @@ class EvaluationStore:
             verdicts = [
                 {**document.body, "evaluation_id": key.split("/")[-2], "uri": self._objects.full_uri(key.rpartition("/")[0])}
                 for key, document in zip(keys, found, strict=True)
-                if document is not None
+                if document is not None and not document.body.get("abandoned")  # a mark of garbage collection
             ]
         return sorted(verdicts, key=operator.itemgetter("written"))
 

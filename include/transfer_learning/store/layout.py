@@ -26,9 +26,10 @@ def intent_key(name: str, publish_id: str) -> str:
     return f"{model_prefix(name)}publishes/{check_id(publish_id)}.json"
 
 
-def ledger_key(name: str, publish_id: str) -> str:
-    """Return the key of the ledger of what a publish was trained on."""
-    return f"{model_prefix(name)}ledgers/{check_id(publish_id)}.parquet"
+def ledger_key(name: str, publish_id: str, nonce: str | None = None) -> str:
+    """Return the key of the ledger of what a publish was trained on; the nonce is for one that was given up before."""
+    again = f"/{check_id(nonce)}" if nonce else ""
+    return f"{model_prefix(name)}ledgers/{check_id(publish_id)}{again}.parquet"
 
 
 def fingerprint_key(name: str, fingerprint: str) -> str:

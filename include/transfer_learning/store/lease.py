@@ -61,6 +61,17 @@ class Lease:
         self._document, self._renewed = document, asked
         return None
 
+    def take(self, seen: documents.Document | None) -> bool:
+        """Take the lease from a holder that is known to be gone, or where none was seen; False when somebody else was faster."""
+        asked = self._clock()
+        if seen is None:
+            document, mine = documents.create(self._objects, self._key, self._body())
+        else:
+            document, mine = documents.replace(self._objects, self._key, self._body(), seen.etag)
+        if mine:
+            self._document, self._renewed = document, asked
+        return mine
+
     def acquire(self, *, give_up: Callable[[], bool] = lambda: False, poll: float | None = None) -> bool:
         """Wait for the lease and keep it renewed from a thread; return False when ``give_up`` says so first.
 

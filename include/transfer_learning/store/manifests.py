@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,9 +40,17 @@ def read(objects: ObjectStore, name: str, version: int) -> Manifest | None:
 
 def read_all(objects: ObjectStore, name: str) -> list[Manifest]:
     """Return every manifest of a model, oldest first, without pruned versions."""
-    with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda version: read(objects, name, version), numbers(objects, name))
-        return [manifest for manifest in found if manifest and "pruned" not in manifest]
+    return [manifest for manifest in read_every(objects, name) if "pruned" not in manifest]
+
+
+def read_every(objects: ObjectStore, name: str) -> list[Manifest]:
+    """Return every manifest and tombstone of a model, oldest first."""
+    known = numbers(objects, name)
+    found: Iterable[Manifest | None] = (read(objects, name, version) for version in known)
+    if READERS > 1:
+        with ThreadPoolExecutor(READERS) as pool:
+            found = list(pool.map(lambda version: read(objects, name, version), known))
+    return [manifest for manifest in found if manifest]
 
 
 def require(objects: ObjectStore, name: str, version: int, error: type[BadInput] = BadInput) -> Manifest:

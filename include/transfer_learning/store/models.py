@@ -74,11 +74,20 @@ class ModelStore:
         intent = documents.read(self._objects, layout.intent_key(name, publish_id))
         uploaded = 0
         while intent is None or intent.body.get("abandoned"):  # garbage collection may have deleted what was uploaded: anew
-            manifest, sent = self._upload(folder, ledger, parents, described, log)
+            manifest, sent = self._upload(folder, ledger, parents, described, log, again=intent is not None)
             intent, uploaded = self._declare(manifest, intent), uploaded + sent
         manifest = self._commit(name, intent.body)
         self._remember(manifest)
         return self._ref(manifest), uploaded
+
+    def complete(self, name: str, publish_id: str) -> ModelRef | None:
+        """Finish a publish that declared its intent; None where none stands. For garbage collection: anybody may, at any time."""
+        intent = documents.read(self._objects, layout.intent_key(name, publish_id))
+        if intent is None or intent.body.get("abandoned"):
+            return None
+        manifest = self._commit(name, intent.body)
+        self._remember(manifest)
+        return self._ref(manifest)
 
     def find(self, name: str, fingerprint: str) -> ModelRef | None:
         """Return the version with this fingerprint, unless it was pruned."""
@@ -177,15 +186,26 @@ class ModelStore:
                 waiting.append((base.removeprefix("model://"), int(number)))
 
     def _upload(
-        self, folder: Path, ledger: Path | None, parents: Sequence[int], manifest: Manifest, log: Callable[[str], None]
+        self,
+        folder: Path,
+        ledger: Path | None,
+        parents: Sequence[int],
+        manifest: Manifest,
+        log: Callable[[str], None],
+        *,
+        again: bool,
     ) -> tuple[Manifest, int]:
-        """Bring files and ledger into the store; return the manifest that describes them, and the bytes uploaded."""
+        """Bring files and ledger into the store; return the manifest that describes them, and the bytes uploaded.
+
+        ``again``: the publish was given up, so its first ledger may go at any moment, and another one lies elsewhere.
+        """
         name, publish_id = manifest["name"], manifest["publish_id"]
         files = artifacts.list_model_files(folder)
         stored = self._stored_files(name, parents)
-        prefix = layout.artifact_prefix(name, publish_id, secrets.token_hex(8))
+        nonce = secrets.token_hex(8)
+        prefix = layout.artifact_prefix(name, publish_id, nonce)
         uploaded = artifacts.upload_folder(self._objects, folder, files, prefix, stored=stored, log=log)
-        key = layout.ledger_key(name, publish_id) if ledger else None
+        key = layout.ledger_key(name, publish_id, nonce if again else None) if ledger else None
         if ledger and key:
             entry = artifacts.describe_file(ledger, ledger.name)
             uploaded += artifacts.upload_file(self._objects, ledger, key, entry, scratch=folder.parent)

@@ -342,7 +342,9 @@ def test_an_unreadable_store_says_unknown_and_a_retry_settles_it(objects: Object
             return super().get(key)
 
         def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
-            self._inner.put(key, data, if_absent=if_absent, if_match=if_match)
+            etag = self._inner.put(key, data, if_absent=if_absent, if_match=if_match)
+            if if_match is None:
+                return etag  # the place of a first generation, and the history
             self.silent = True
             raise PreconditionFailed("echo")
 
