@@ -59,7 +59,8 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
     config = read_config(folder)
     check_files(folder)
     check_weights(folder)
-    library_logging.set_verbosity_error()  # every key is accounted for below; the library's report would only repeat it
+    # Every key is accounted for below; the library's own report would only repeat it.
+    library_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     library_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model, head_reused = _load_model(folder, config, labels, pooling, seed)
     tokenizer = _load_tokenizer(folder)

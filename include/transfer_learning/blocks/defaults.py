@@ -39,7 +39,10 @@ BATCH_SIZES = ((160, 8), (5000, 16))
 """(rows below which, rows to a step); more rows take 32."""
 
 FULL_LR = 2e-4
+HIGHEST_LR = 1e-3
+"""For models narrower than any that was measured."""
 HEAD_LR = 1e-3
+"""Of a head that starts from zero on pooled or stored states."""
 HEAD_EPOCHS = 20
 
 
@@ -86,7 +89,9 @@ def resolve(spec: FineTuneSpec, rows: int, width: int, *, pairs: bool) -> Plan:
         )
     batch_size = spec.batch_size or next((size for limit, size in BATCH_SIZES if rows < limit), 32)
     batch_size = min(batch_size, rows)
-    lr = FULL_LR * (REFERENCE_WIDTH / width) ** 1.5
+    # Width 768 gets 5e-5 and 1024 gets 2.8e-5, inside the range that Devlin et al. (2019) searched: 2e-5 to 5e-5.
+    backbone_lr = spec.backbone_lr or min(HIGHEST_LR, FULL_LR * (REFERENCE_WIDTH / width) ** 2)
+    own_rate = spec.strategy != "full" or pooling != "architecture"
     return Plan(
         strategy=spec.strategy,
         pooling=pooling,
@@ -94,7 +99,7 @@ def resolve(spec: FineTuneSpec, rows: int, width: int, *, pairs: bool) -> Plan:
         head_epochs=spec.head_epochs or HEAD_EPOCHS,
         batch_size=batch_size,
         micro_batch=min(spec.micro_batch or batch_size, batch_size),
-        backbone_lr=spec.backbone_lr or lr,
-        head_lr=spec.head_lr or (spec.backbone_lr or lr if spec.strategy == "full" else HEAD_LR),
+        backbone_lr=backbone_lr,
+        head_lr=spec.head_lr or (HEAD_LR if own_rate else backbone_lr),
         to_convergence=pooling != "architecture" and spec.head_epochs is None and spec.head_lr is None,
     )

@@ -87,12 +87,12 @@ def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], frozen: set
     still = {name: tensor for name, tensor in weights.items() if name in frozen}
     moved = {name: tensor for name, tensor in weights.items() if name not in frozen}
     if not still or not moved:
-        save_file(dict(weights), folder / "model.safetensors", metadata={"format": "pt"})
+        _save(folder / "model.safetensors", weights)
         return "model.safetensors"
     index: dict[str, str] = {}
     for number, part in enumerate((still, moved), start=1):
         name = f"model-{number:05d}-of-00002.safetensors"
-        save_file(part, folder / name, metadata={"format": "pt"})
+        _save(folder / name, part)
         index |= dict.fromkeys(part, name)
     total = sum(tensor.nbytes for tensor in weights.values())
     parameters = sum(tensor.numel() for tensor in weights.values())
@@ -129,7 +129,7 @@ def _write_modules(folder: Path, head: PooledHead, max_length: int) -> str:
     dense = {"in_features": width, "out_features": labels, "bias": True}
     write_json(folder / DENSE / "config.json", dense | {"activation_function": "torch.nn.modules.linear.Identity"})
     weights = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in head.linear.state_dict().items()}
-    save_file(weights, folder / DENSE / "model.safetensors", metadata={"format": "pt"})
+    _save(folder / DENSE / "model.safetensors", weights)
     return f"{DENSE}/model.safetensors"
 
 
@@ -144,6 +144,11 @@ def _head(published: Published, file: str) -> dict[str, Any]:
         "layers": [last],
         "file": file,
     }
+
+
+def _save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    save_file(dict(tensors), path, metadata={"format": "pt"})
+    path.chmod(0o644)  # the library leaves it to its owner alone, whatever the umask
 
 
 def _strip(path: Path) -> None:

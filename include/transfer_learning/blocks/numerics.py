@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -42,7 +43,13 @@ def has_native_bf16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def repeat(stored: Mapping[str, Any], run: Run) -> None:
+    """Make the choices of a checkpoint again: threads and precision; the machine's own facts stay as they are."""
+    torch.set_num_threads(int(stored["threads"]))
+    run.numerics |= {"threads": torch.get_num_threads(), "precision": stored["precision"]}
+
+
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return one sentence for each choice that differs from a checkpoint's: the result may then not be bit-identical."""
     return [
         f"resumed with {name} {now[name]!r} after {stored[name]!r}"

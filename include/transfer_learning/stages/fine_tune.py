@@ -31,7 +31,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
 
     Returns:
         Metrics: ``train_loss``, with a validation split ``validation_loss`` and ``validation_accuracy``, ``epochs``, ``steps``,
-        ``rows``, ``seconds``, ``rows_per_second``, ``micro_batch`` and ``trained_weights``.
+        ``rows``, ``seconds``, ``rows_per_second`` and ``trained_weights``.
 
     Raises:
         BadInput: data, settings or a base model that cannot work.
@@ -42,17 +42,19 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     train, validation = _read(inputs, task)
     labels = train.label_names
     run.numerics |= numerics.choose(spec.precision, run)
-    pairs = task.text_pair is not None
     folder = inputs["base"][0]
     width = int(base_model.read_config(folder).hidden_size)
-    plan = defaults.resolve(spec, len(train), width, pairs=pairs)
+    plan = defaults.resolve(spec, len(train), width, pairs=task.text_pair is not None)
     base = base_model.load_base(folder, labels, plan.pooling, spec.seed)
     classifier = TextClassifier(base.model, len(labels), plan.pooling).to(run.numerics["device"])
     data, max_length = _data(spec, base, classifier, train, validation, labels)
 
     identity = _identity(spec, base, train, validation)
     snapshot = checkpoint.resume(run, identity)
-    notes = numerics.differences(snapshot.facts["numerics"], run.numerics) if snapshot else []
+    notes: list[str] = []
+    if snapshot:
+        numerics.repeat(snapshot.facts["numerics"], run)
+        notes = numerics.differences(snapshot.facts["numerics"], run.numerics)
     first = freezing.first_trained_block(classifier, _top_blocks(spec))
     freezing.freeze_below(classifier, first)
     frozen = freezing.frozen_hashes(classifier)
@@ -64,17 +66,10 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
 
     metrics = _metrics(adaptation, data, time.monotonic() - started)
     passport = {
-        "task": task.to_dict(),
-        "model": run.facts.get("model"),
+        **_facts(spec, task, run),
         "base": {**(run.facts.get("base") or {}), "license": _license(folder), "head_reused": base.head_reused},
-        "dataset": dict(run.facts.get("dataset") or {}),
-        "as_of": run.facts.get("as_of"),
-        "strategy": spec.strategy,
-        "spec": spec.to_dict(),
         "settings": _settings(spec, plan, max_length),
         "label_counts": _counts(train, validation),
-        "numerics": {**run.numerics, "version": NUMERICS_VERSIONS["fine_tune"]},
-        "preprocessing": {"truncation": "longest_first", "padding_multiple": 8, "pairs": pairs},
         "metrics": metrics,
         "frozen": {"tensors": len(frozen), "sha256": hashlib.sha256(canonical_json(frozen).encode()).hexdigest()},
         "notes": notes,
@@ -99,7 +94,8 @@ def _read(inputs: Inputs, task: TaskSpec) -> tuple[Rows, Rows | None]:
         BadInput: one class, fewer than two rows, or a validation label that training has not.
     """
     train = read_rows(inputs["train"], task)
-    validation = read_rows(inputs["validation"], task, role="validation") if inputs.get("validation") else None
+    held_out = [folder for folder in inputs.get("validation", ()) if any(folder.glob("*.parquet"))]
+    validation = read_rows(held_out, task, role="validation") if held_out else None
     if len(train) < 2 or len(train.label_values) < 2:
         raise BadInput(
             "ONE_CLASS",
@@ -193,6 +189,20 @@ def _metrics(adaptation: Adaptation, data: Data, seconds: float) -> dict[str, An
         "seconds": round(seconds, 3),
         "rows_per_second": round(data.rows * max(1, passes) / max(seconds, 1e-9), 1),
         "trained_weights": sum(p.numel() for p in adaptation.classifier.parameters() if p.requires_grad),
+    }
+
+
+def _facts(spec: FineTuneSpec, task: TaskSpec, run: Run) -> dict[str, Any]:
+    """Return the part of the passport that was known before training."""
+    return {
+        "task": task.to_dict(),
+        "model": run.facts.get("model"),
+        "dataset": dict(run.facts.get("dataset") or {}),
+        "as_of": run.facts.get("as_of"),
+        "strategy": spec.strategy,
+        "spec": spec.to_dict(),
+        "numerics": {**run.numerics, "version": NUMERICS_VERSIONS["fine_tune"]},
+        "preprocessing": {"truncation": "longest_first", "padding_multiple": 8, "pairs": task.text_pair is not None},
     }
 
 
