@@ -188,3 +188,23 @@ def test_gradients_are_clipped_to_the_norm() -> None:
     optimizer_step(phase, State(micro_batch=4), list(range(4)))
 
     assert norms == pytest.approx([1e-3], rel=1e-3)
+
+
+def test_the_best_epochs_weights_are_left_in_place_and_patience_ends_the_run() -> None:
+    network = Network()
+    wrong = Examples(network, [8] * ROWS, (torch.arange(ROWS) + 1) % CLASSES)
+    ends = []
+    phase = make_phase(network, validation=wrong, patience=2, epochs=50)
+    state = State(micro_batch=4)
+
+    def remember(epoch_end: bool) -> None:
+        if epoch_end:
+            ends.append([parameter.detach().clone() for parameter in network.parameters()])
+
+    train(phase, state, Run(), remember)
+
+    losses = [entry["validation_loss"] for entry in state.history]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 3 < 50
+    assert state.best_epoch == best + 1
+    assert all(torch.equal(a, b) for a, b in zip(ends[best], network.parameters(), strict=True))
