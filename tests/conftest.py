@@ -67,6 +67,11 @@ def disk_of() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--explorer-seed N`` replays one schedule of the explorer."""
+    parser.addoption("--explorer-seed", type=int, help="replay this schedule of tests/learning/store/explorer.py only")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse tests that would start the server unmarked: the fast run deselects by marker."""
     for item in items:

@@ -18,6 +18,9 @@ from transfer_learning.errors import BadInput, ObjectMissing, PreconditionFailed
 OnBytes = Callable[[int], None]
 """Called with the number of bytes just transferred, from several threads; negative where they must be sent again."""
 
+NEVER_IN_A_KEY = frozenset("\\%#?")
+NEVER_A_SEGMENT = frozenset(("", ".", ".."))
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stored:
@@ -90,8 +93,7 @@ def check_key(key: str) -> str:
     Raises:
         BadInput: empty segments, dots, backslashes, percent signs or control characters.
     """
-    parts = key.split("/")
-    if any(part in ("", ".", "..") or not part.isprintable() or any(c in "\\%#?" for c in part) for part in parts):
+    if not key.isprintable() or not NEVER_IN_A_KEY.isdisjoint(key) or not NEVER_A_SEGMENT.isdisjoint(key.split("/")):
         raise BadInput("BAD_NAME", f"key {key[:80]!r} would leave the store's root or be read in two ways")
     return key
 
