@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from learning.store.faults import DyingObjectStore, FaultyObjectStore, Killed
+from learning.store.tiny import digest, promote, publish, write_ledger
+from transfer_learning.errors import BadInput, Refused
+from transfer_learning.store import documents, layout, manifests
+from transfer_learning.store.aliases import AliasStore
+from transfer_learning.store.models import ModelStore
+from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore
+from transfer_learning.store.retention import Pruned, prune
+
+
+def fill(objects: ObjectStore, folder: Path, count: int, champions: Sequence[int] = ()) -> AliasStore:
+    for seed in range(1, count + 1):
+        publish(objects, folder, seed, ledger=write_ledger(folder / f"{seed}.parquet", str(seed)))
+    aliases = AliasStore(objects)
+    for version in champions:
+        promote(aliases, version)
+    return aliases
+
+
+def pruned(objects: ObjectStore, *, keep: int = 1, delete: bool = True, name: str = "news") -> list[int]:
+    return [item.version for item in prune(objects, name, keep=keep, actor="ada", delete=delete) if item.outcome != "kept"]
+
+
+def live(objects: ObjectStore) -> list[int]:
+    return [manifest["version"] for manifest in ModelStore(objects).versions("news")]
+
+
+def test_old_versions_are_found_and_nothing_is_written_unless_asked(objects: ObjectStore, tmp_path: Path) -> None:
+    fill(objects, tmp_path, 3)
+    before = {info.key: info.modified for info in objects.list("")}
+
+    found = prune(objects, "news", keep=1, actor="ada")
+
+    created = [ModelStore(objects).manifest("news", version)["created"] for version in (1, 2)]
+    assert found == [Pruned(version=v, files=4, bytes=6254, created=at) for v, at in zip((1, 2), created, strict=True)]
+    assert {info.key: info.modified for info in objects.list("")} == before
+
+
+def test_a_pruned_version_leaves_a_tombstone_with_its_facts_ledger_and_parents(objects: ObjectStore, tmp_path: Path) -> None:
+    fill(objects, tmp_path, 3)
+    before = ModelStore(objects).manifest("news", 1)
+
+    assert pruned(objects) == [1, 2]
+
+    tombstone = manifests.read(objects, "news", 1)
+    assert tombstone is not None
+    assert tombstone.pop("pruned")["actor"] == "ada"
+    assert {**tombstone, "nonce": ""} == {**before, "nonce": ""}
+    assert not list(objects.list(before["artifact"]))
+    assert [info.key for info in objects.list(before["ledger"])] == [before["ledger"]]
+    assert live(objects) == [3]
+    assert ModelStore(objects).find("news", digest("fingerprint", 1)) is None
+    assert publish(objects, tmp_path, 1, publish_id=digest("another run"))[0].version == 4
+    with pytest.raises(BadInput, match="VERSION_PRUNED"):
+        publish(objects, tmp_path, 2)
+
+
+def test_pruning_twice_is_pruning_once(objects: ObjectStore, tmp_path: Path) -> None:
+    fill(objects, tmp_path, 3)
+    pruned(objects)
+    before = {info.key: info.modified for info in objects.list("")}
+
+    assert pruned(objects) == []
+    assert {info.key: info.modified for info in objects.list("")} == before
+
+
+def test_the_newest_the_aliased_and_two_ways_back_stay(objects: ObjectStore, tmp_path: Path) -> None:
+    aliases = fill(objects, tmp_path, 9, champions=[1, 2, 3, 4, 5])
+    promote(aliases, 6, alias="canary")
+
+    assert pruned(objects, keep=2) == [1, 2, 7]
+    assert live(objects) == [3, 4, 5, 6, 8, 9]
+    went = [aliases.rollback("news", promote_id=str(step), actor="a", reason="").alias.version for step in range(2)]
+    assert went == [4, 3]
+
+
+def test_what_was_rolled_back_from_is_no_way_back(objects: ObjectStore, tmp_path: Path) -> None:
+    aliases = fill(objects, tmp_path, 5, champions=[1, 2, 3])
+    aliases.rollback("news", promote_id="back", actor="a", reason="")
+    promote(aliases, 4)
+
+    assert pruned(objects) == [3]
+
+
+def test_what_a_kept_version_was_trained_from_stays(objects: ObjectStore, tmp_path: Path) -> None:
+    fill(objects, tmp_path, 4)
+    publish(objects, tmp_path, 5, parents=[2])
+    publish(objects, tmp_path, 1, "other", facts={"base": {"uri": "model://news@3", "digest": "0"}})
+
+    assert pruned(objects) == [1, 4]
+    assert live(objects) == [2, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "line"),
+    [("news", 0, "BAD_KEEP 0 newest versions"), ("newz", 1, "NO_VERSION model newz has no versions — models: news")],
+)
+def test_what_cannot_be_pruned_is_one_line(tmp_path: Path, name: str, keep: int, line: str) -> None:
+    objects = MemoryObjectStore()
+    fill(objects, tmp_path, 1)
+
+    with pytest.raises(BadInput, match=f"^{line}"):
+        prune(objects, name, keep=keep, actor="ada")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_pruner_killed_at_any_call_leaves_whole_versions_and_the_next_one_goes_on(tmp_path: Path, after: bool) -> None:
+    for call in range(1, 200):
+        objects = MemoryObjectStore()
+        fill(objects, tmp_path, 4, champions=[3])
+        dying = DyingObjectStore(objects, call, after=after)
+        with contextlib.suppress(Killed):
+            prune(dying, "news", keep=1, actor="ada", delete=True)
+
+        for version in live(objects):
+            ModelStore(objects).fetch("news", version, tmp_path / f"{call}-{version}")
+        pruned(objects)
+        assert live(objects) == [3, 4]
+        assert len(list(objects.list("models/news/artifacts/"))) == 2 * 4
+        assert pruned(objects) == []
+        if len(dying.calls) < call:
+            return
+    raise AssertionError("it never came to its end")
+
+
+class Meanwhile(FaultyObjectStore):
+    """Somebody promotes version 1 right before the pruner's call of this name."""
+
+    before = ""
+    done = False
+
+    def around(self, number, name, call, **options):  # type: ignore[no-untyped-def]
+        if name == self.before and not self.done:
+            self.done = True
+            promote(AliasStore(self._inner), 1)
+        return call()
+
+
+@pytest.mark.parametrize("alias_exists", [True, False])
+def test_a_version_that_is_promoted_just_before_it_is_marked_stays(tmp_path: Path, alias_exists: bool) -> None:
+    objects = MemoryObjectStore()
+    fill(objects, tmp_path, 3, champions=[3] * alias_exists)
+    watched = Meanwhile(objects)
+    watched.before = "put models/news/versions/000001.json"
+
+    found = prune(watched, "news", keep=1, actor="ada", delete=True)
+
+    assert [(item.version, item.outcome) for item in found] == [(1, "kept"), (2, "deleted")]
+    assert (live(objects), "pruning" in ModelStore(objects).manifest("news", 1)) == ([1, 3], False)
+    ModelStore(objects).fetch("news", 1, tmp_path / "fetched")
+
+
+@pytest.mark.parametrize("alias_exists", [True, False])
+def test_a_version_that_is_marked_cannot_be_promoted_or_rolled_back_to(tmp_path: Path, alias_exists: bool) -> None:
+    objects = MemoryObjectStore()
+    aliases = fill(objects, tmp_path, 3, champions=[1, 3] * alias_exists)
+    key = layout.version_key("news", 1)
+    document = documents.read(objects, key)
+    assert document is not None
+    documents.replace(objects, key, {**document.body, "pruning": {}}, document.etag)
+
+    with pytest.raises(Refused, match="VERSION_PRUNED version 1 of model news is being pruned"):
+        promote(aliases, 1, override_reason="please")
+    if alias_exists:
+        with pytest.raises(BadInput, match="NOTHING_BEFORE"):
+            aliases.rollback("news", promote_id="back", actor="a", reason="")
+
+
+def test_a_fence_changes_nothing_that_can_be_seen(objects: ObjectStore, tmp_path: Path) -> None:
+    aliases = fill(objects, tmp_path, 2, champions=[1, 2])
+    before = aliases.history("news")
+
+    aliases.fence("news")
+    aliases.fence("news")
+
+    assert AliasStore(objects).history("news") == before
+    assert promote(aliases, 1, override_reason="x").alias.generation == 3
+    assert AliasStore(objects).history("news")[:2] == before
+
+
+def test_a_move_that_looked_before_the_fence_looks_again(tmp_path: Path) -> None:
+    class Fenced(FaultyObjectStore):
+        fences = 0
+
+        def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+            if if_match is not None and key.endswith("champion.json") and not self.fences:
+                self.fences += 1
+                pruned(self._inner)
+            return super().put(key, data, if_absent=if_absent, if_match=if_match)
+
+    objects = MemoryObjectStore()
+    fill(objects, tmp_path, 3, champions=[3])
+
+    with pytest.raises(Refused, match="VERSION_PRUNED"):
+        promote(AliasStore(Fenced(objects)), 1)
+
+    assert [alias.version for alias in AliasStore(objects).history("news")] == [3]
