@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import resource
 import sys
 import time
 import traceback
@@ -54,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         code, message = describe(error)
         result["metrics"], result["files"] = {}, []
     result |= {"status": STATUS[code], "code": code, "message": message, "seconds": time.monotonic() - started}
-    result["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result["peak_memory"] = child.peak_memory()
     write_result(job_file.with_name("result.json"), result)
     if message:
         sys.stderr.write(message + "\n")

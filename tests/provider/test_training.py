@@ -6,11 +6,12 @@ import time
 import pyarrow.parquet as pq
 import pytest
 from airflow.sdk import BaseNotifier
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_task import Task
 from airflow_transfer_learning.operators import EvaluateOperator, FineTuneOperator, PromoteOperator, PullDatasetOperator
 from tiny_pipeline import headlines, write_base, write_csv
+from transfer_learning.errors import HostOutOfMemory
 from transfer_learning.store import Store
 
 QUICK = {"epochs": 8, "backbone_lr": 0.005}
@@ -181,3 +182,19 @@ def test_a_champion_is_read_once_for_all_tries(pipeline, store):
     again = operator.champion(store, "news", "seen", task.context(operator))
 
     assert first == again == (None, None)
+
+
+def test_after_a_kill_for_memory_the_next_try_takes_half_the_micro_batch(pipeline, monkeypatch):
+    task, seen = Task(), []
+
+    def killed(stage, spec, inputs, **options):
+        seen.append(spec.micro_batch)
+        options["on_progress"]({"phase": "fine_tune", "step": 1, "micro_batch": spec.micro_batch or 12})
+        raise HostOutOfMemory("KILLED stage fine_tune")
+
+    monkeypatch.setattr("airflow_transfer_learning.operators.base.jobs.run_job", killed)
+    for _ in range(3):
+        with pytest.raises(AirflowException, match="KILLED"):
+            task.run(pipeline.fine_tune(spec=QUICK | {"seed": 5}))
+
+    assert seen == [None, 6, 3]

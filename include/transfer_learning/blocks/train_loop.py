@@ -138,6 +138,7 @@ def train(phase: Phase, state: State, run: Run, save: Callable[[bool], None]) ->
                 phase=phase.name, step=state.step, steps=steps, epoch=epoch + 1, loss=loss / weight,
                 lr=max(group["lr"] for group in phase.optimizer.param_groups),
                 rows_per_second=rows_done / max(now - started, 1e-9), eta=pace * (steps - state.step),
+                micro_batch=state.micro_batch,
             )  # fmt: skip
     if state.best_epoch and state.best_epoch != len(state.history):
         load_weights(phase.trained, state.best)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_transfer_learning.operators.base import SpecOperator, with_task
 from transfer_learning.bases import BaseModel
-from transfer_learning.errors import BadInput
+from transfer_learning.errors import BadInput, HostOutOfMemory
 from transfer_learning.jobs import JobResult, fingerprint
 from transfer_learning.refs import DatasetRef, ModelRef
 from transfer_learning.specs import FineTuneSpec, check_name
@@ -17,6 +18,9 @@ from transfer_learning.store import Store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+ROWS = 16
+"""Rows to a micro-batch where neither settings nor progress tell."""
 
 
 class FineTuneOperator(SpecOperator):
@@ -95,11 +99,26 @@ class FineTuneOperator(SpecOperator):
         with self.attempt(store, context, key) as attempt:
             if (found := self.find(store, facts["model"], key)) is not None:  # by the attempt that held the lease before
                 return found
-            job = self.run_job("fine_tune", spec, inputs, context, work=work, facts=facts, attempt=attempt)
+            with self.fitting(spec, context) as fitting:
+                job = self.run_job("fine_tune", fitting, inputs, context, work=work, facts=facts, attempt=attempt)
             self.check_stop()
             ref = self.publish(store, context, key, job, facts | {"spec": spec.to_dict()})
             attempt.finish()
             return ref
+
+    @contextlib.contextmanager
+    def fitting(self, spec: FineTuneSpec, context: Context) -> Iterator[FineTuneSpec]:
+        """Give the settings with half the micro-batch of a try that was killed because the machine's memory ran out."""
+        state = context.get("task_state_store")
+        fits = state.get("micro_batch") if state is not None else None
+        try:
+            yield spec if fits is None else dataclasses.replace(spec, micro_batch=min(fits, spec.micro_batch or fits))
+        except HostOutOfMemory:
+            if state is not None:
+                used = (state.get("progress") or {}).get("micro_batch") or fits or spec.micro_batch or spec.batch_size or ROWS
+                state.set("micro_batch", max(1, used // 2))
+                self.log.warning("The next try starts with a micro-batch of %d rows", max(1, used // 2))
+            raise
 
     def model_name(self) -> str:
         """Return the model's name: the plan's, or the operator's own."""
