@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -255,9 +256,51 @@ def test_a_version_judged_against_another_champion_is_not_promoted(local_root: s
     assert [past.version for past in store.aliases.history("news")] == [1, 3]
 
 
+def test_pruning_says_what_could_go_and_does_it_only_when_asked(root: str, tmp_path: Path) -> None:
+    store = fill(root, tmp_path)
+
+    said = command("models", "prune", "news", "--keep", "1", root=root)
+    assert [manifest["version"] for manifest in store.models.versions("news")] == [1, 2, 3]
+    done = data("models", "prune", "news", "--keep", "1", "--delete", root=root)
+    again = command("models", "prune", "news", "--keep", "1", "--delete", root=root)
+
+    created = store.models.manifest("news", 1)["created"][:10]
+    lines = [line.split() for line in said.stdout.splitlines()]
+    assert (said.returncode, said.stderr) == (0, "")
+    assert lines[0] == ["version", "created", "files", "size"]
+    assert [*lines[1][:2], *lines[1][3:]] == ["2", created, "4", "6.3", "kB"]
+    assert said.stdout.splitlines()[2:] == ["6.3 kB could go (1 version of news); --delete does it."]
+    assert (done["deleted"], done["bytes"], [row["outcome"] for row in done["versions"]]) == (True, 6254, ["deleted"])
+    assert again.stdout == "Nothing to prune: every version of news is needed.\n"
+    assert [manifest["version"] for manifest in store.models.versions("news")] == [1, 3]
+
+
+def test_garbage_is_shown_with_its_size_and_goes_only_when_asked(root: str, tmp_path: Path) -> None:
+    store = fill(root, tmp_path)
+    key = f"models/news/artifacts/{'0' * 64}-{'1' * 16}/model.safetensors"
+    store.objects.put(key, b"x" * 1500)
+    time.sleep(1.1)
+
+    none = command("gc", root=root)
+    said = command("gc", "--older-than", "PT1S", root=root)
+    assert store.objects.exists(key)
+    done = data("gc", "--older-than", "PT1S", "--delete", root=root)
+
+    assert none.stdout == f"No garbage older than P7D below {root}.\n"
+    assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout.splitlines()[1].split()[:2] == ["artifact", key.removesuffix("model.safetensors")]
+    assert said.stdout.splitlines()[-1] == "1.5 kB could go (1 finding); --delete does it."
+    assert (done["deleted"], done["bytes"], [row["outcome"] for row in done["findings"]]) == (True, 1500, ["deleted"])
+    assert not store.objects.exists(key)
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (["gc", "--older-than", "7 days"], "BAD_SETTING --older-than must be an ISO 8601 duration"),
+        (["models", "prune", "news", "--keep", "0"], "BAD_KEEP 0 newest versions cannot be kept"),
+        (["models", "prune", "news"], "USAGE the following arguments are required: --keep"),
+        (["models", "prune", "newz", "--keep", "1"], "NO_VERSION model newz has no versions — models: news"),
         (["models", "show", "newz"], "NO_VERSION model newz has no versions — models: news; did you mean 'news'?"),
         (["models", "list", "newz"], "NO_VERSION model newz has no versions — models: news; did you mean 'news'?"),
         (["models", "fetch", "news", "9"], "NO_VERSION model news has no version 9 — versions: 1, 2, 3"),

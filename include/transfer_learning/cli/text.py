@@ -1,4 +1,4 @@
-"""What ``transfer-learning models`` says about versions, for people."""
+"""What the commands say, for people."""
 
 from __future__ import annotations
 
@@ -34,8 +34,67 @@ def summarise(
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return summaries as an aligned table with a header."""
-    cells = [COLUMNS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    return _aligned([COLUMNS, *(_cells(row) for row in rows)])
+
+
+def pruned(answer: Mapping[str, Any]) -> str:
+    """Return which versions were pruned, or would be."""
+    rows = answer["versions"]
+    if not rows:
+        return f"Nothing to prune: every version of {answer['model']} is needed."
+    lines = [
+        ("version", "created", "files", "size", ""),
+        *(
+            (str(row["version"]), _time(row["created"]), str(row["files"]), size_text(row["bytes"]), _outcome(row["outcome"]))
+            for row in rows
+        ),
+    ]
+    return f"{_aligned(lines)}\n{_sum(answer, _count(len(rows), 'version') + ' of ' + answer['model'])}"
+
+
+def garbage(answer: Mapping[str, Any], root: str) -> str:
+    """Return what was collected, or would be."""
+    rows = answer["findings"]
+    if not rows:
+        return f"No garbage older than {answer['older_than']} below {root}."
+    lines = [
+        ("what", "where", "newest", "files", "size", "why", ""),
+        *(
+            (
+                row["kind"],
+                _printable(row["key"]),
+                _time(row["newest"]),
+                str(row["files"]),
+                size_text(row["bytes"]),
+                row["reason"],
+                "to complete" if row["outcome"] == "found" and row["action"] == "complete" else _outcome(row["outcome"]),
+            )
+            for row in rows
+        ),
+    ]
+    return f"{_aligned(lines)}\n{_sum(answer, _count(len(rows), 'finding'))}"
+
+
+def total(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return the bytes that went, or would go."""
+    return sum(row["bytes"] for row in rows if row.get("action") != "complete" and row["outcome"] in ("found", "deleted"))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _outcome(outcome: str) -> str:
+    return "" if outcome == "found" else outcome
+
+
+def _sum(answer: Mapping[str, Any], what: str) -> str:
+    size = size_text(answer["bytes"])
+    return f"{size} deleted ({what})." if answer["deleted"] else f"{size} could go ({what}); --delete does it."
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
 
 

@@ -51,8 +51,10 @@ class Finding:
     newest: datetime
     """When it was last written to."""
     reason: str
+    action: Literal["delete", "complete"] = "delete"
+    """``complete``: its publish only lacks the version, and nothing is deleted."""
     outcome: Literal["found", "deleted", "completed", "kept"] = "found"
-    """``completed``: its publish was finished, and a version names it now; ``kept``: it came to be used meanwhile."""
+    """``completed``: a version names it now; ``kept``: it came to be used meanwhile."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -144,7 +146,7 @@ class _Model:
             self._complete(publish_id)
         for place, group in unfinished:
             found = self._finding(place, group, "its publish ended just before the version", delete=False)
-            yield dataclasses.replace(found, outcome="completed" if self._delete else "found")
+            yield dataclasses.replace(found, action="complete", outcome="completed" if self._delete else "found")
 
     def _complete(self, publish_id: str) -> None:
         try:
