@@ -18,6 +18,10 @@ the training rows, strategy ``full`` with the base model's own pooler:
 So small data need about 80 steps, and small batches where there are few rows. No gain was seen from a head rate of its own (1e-3:
 0.799), from a fresh or an identity pooler (0.830 and 0.819 against 0.822 with 80 labels, 0.847 against 0.857 with 320), from
 rates that fall by 0.8 a layer (0.856), or from training without dropout (0.855).
+
+The values below, run through the stage: 0.821 (0.818) with 80 labels, 0.860 (0.846) with 320, the latter in 23 s on one core.
+``linear_probe`` had 0.72 and 0.74 with 80 labels, 0.81 and 0.82 with 320; ``probe_then_fine_tune`` of all blocks (one draw, 320
+labels) 0.854 at 5e-5 and 0.840 at 2e-4, of the top two blocks 0.82 and 0.83 at 2e-4.
 """
 
 from __future__ import annotations
@@ -39,6 +43,8 @@ BATCH_SIZES = ((160, 8), (5000, 16))
 """(rows below which, rows to a step); more rows take 32."""
 
 FULL_LR = 2e-4
+PROBED_SHARE = 0.25
+"""Of that rate behind a fitted head: it starts where the probe ended, and a higher rate throws that away."""
 HIGHEST_LR = 1e-3
 """For models narrower than any that was measured."""
 HEAD_LR = 1e-3
@@ -90,7 +96,8 @@ def resolve(spec: FineTuneSpec, rows: int, width: int, *, pairs: bool) -> Plan:
     batch_size = spec.batch_size or next((size for limit, size in BATCH_SIZES if rows < limit), 32)
     batch_size = min(batch_size, rows)
     # Width 768 gets 5e-5 and 1024 gets 2.8e-5, inside the range that Devlin et al. (2019) searched: 2e-5 to 5e-5.
-    backbone_lr = spec.backbone_lr or min(HIGHEST_LR, FULL_LR * (REFERENCE_WIDTH / width) ** 2)
+    share = PROBED_SHARE if spec.strategy == "probe_then_fine_tune" else 1.0
+    backbone_lr = spec.backbone_lr or share * min(HIGHEST_LR, FULL_LR * (REFERENCE_WIDTH / width) ** 2)
     own_rate = spec.strategy != "full" or pooling != "architecture"
     return Plan(
         strategy=spec.strategy,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from transfer_learning.blocks.batching import Tokens, length_batches
 from transfer_learning.blocks.head import TextClassifier
@@ -93,8 +94,10 @@ def fit_linear(
     mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
     x = (x - mean) / scale
     weighting = "balanced" if balanced else None
-    strength = _choose_strength(x, y, weighting, seed)
-    model = _fit(x, y, strength, weighting)
+    # The matrices are small: threads that wait for each other cost more than they save, twenty times more on a busy machine.
+    with threadpool_limits(1):
+        strength = _choose_strength(x, y, weighting, seed)
+        model = _fit(x, y, strength, weighting)
     weight, bias = _per_class(model, classes)
     weight = weight / scale
     bias = bias - weight @ mean

@@ -155,6 +155,9 @@ def test_nothing_about_this_machine_is_published(job: Job) -> None:
 
     for path in (job.folder / "out" / "model").glob("*.json"):
         assert str(job.folder) not in path.read_text()
+    for name in ("config.json", "tokenizer_config.json"):
+        values = json.loads((job.folder / "out" / "model" / name).read_text())
+        assert not {"name_or_path", "_name_or_path", "is_local", "local_files_only"} & set(values)
 
 
 @pytest.mark.parametrize(
