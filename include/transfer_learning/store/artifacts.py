@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from transfer_learning.errors import BadInput, ObjectMissing, OutcomeUnknown, StoreError
 from transfer_learning.store.cache import Cache
-from transfer_learning.store.files import sha256_of
+from transfer_learning.store.files import DOWNLOADS, sha256_of
 from transfer_learning.store.object_store import ObjectStore, OnBytes, check_key
 from transfer_learning.store.pickles import refuse_pickle, refuse_pickle_name
 
@@ -188,14 +188,18 @@ def _obtain(
     objects: ObjectStore, key: str, entry: Mapping[str, Any], target: Path, cache: Cache | None, on_bytes: OnBytes | None
 ) -> None:
     def download(path: Path) -> None:
-        objects.download(key, path, on_bytes)
-        if not _is_entry(path, entry):
-            raise BadInput(
-                "HASH_MISMATCH",
-                f"{entry['path']} is not what was published: its bytes have changed",
-                "publish the model again, or take another version",
-                file=objects.full_uri(key),
-            )
+        for attempt in range(DOWNLOADS):
+            if attempt and on_bytes is not None:
+                on_bytes(-path.stat().st_size)
+            objects.download(key, path, on_bytes)
+            if _is_entry(path, entry):
+                return
+        raise BadInput(
+            "HASH_MISMATCH",
+            f"{entry['path']} is not what was published: its bytes have changed",
+            "publish the model again, or take another version",
+            file=objects.full_uri(key),
+        )
 
     if cache is not None:
         cache.fetch(entry["sha256"], download, link=target)

@@ -16,7 +16,7 @@ from transfer_learning.specs import check_name
 from transfer_learning.store import documents
 from transfer_learning.store.cache import Cache
 from transfer_learning.store.documents import Document
-from transfer_learning.store.files import check_sha256, sha256_of
+from transfer_learning.store.files import DOWNLOADS, check_sha256, sha256_of
 from transfer_learning.store.object_store import ObjectStore, OnBytes
 
 THREADS = 4
@@ -164,10 +164,14 @@ class DatasetStore:
         sha256, key = part["sha256"], _part_key(name, part["sha256"])
 
         def receive(path: Path) -> None:
-            self._objects.download(key, path, on_bytes)
-            found = sha256_of(path)
-            if found != sha256:
-                raise self._broken(key, f"is damaged: its sha256 is {found}")
+            for attempt in range(DOWNLOADS):
+                if attempt and on_bytes is not None:
+                    on_bytes(-path.stat().st_size)
+                self._objects.download(key, path, on_bytes)
+                found = sha256_of(path)
+                if found == sha256:
+                    return
+            raise self._broken(key, f"is damaged: its sha256 is {found}")
 
         try:
             if cache is None:

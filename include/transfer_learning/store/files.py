@@ -14,6 +14,8 @@ from pathlib import Path
 from transfer_learning.errors import BadInput
 
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+DOWNLOADS = 2
+"""Bytes may change on their way; those that are wrong twice are wrong in the store."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

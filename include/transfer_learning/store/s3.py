@@ -129,8 +129,14 @@ class S3ObjectStore(ObjectStore):
         def begin(manager: TransferManager, subscribers: list[Any]) -> TransferFuture:
             return manager.download(self._bucket, self._full(key), str(path), subscribers=subscribers)
 
+        def refuse_error() -> None:
+            with path.open("rb") as file:
+                suspicious = ERROR_DOCUMENT.match(file.read(200)) is not None
+            if suspicious and path.stat().st_size != self._size(key):
+                raise ErrorInsteadOfObject("the server answered 200 with an error as the body")
+
         with room_for(path, lambda: self._size(key)):
-            self._transfer("read", key, begin, TRANSFER, on_bytes, writing=False)
+            self._transfer("read", key, begin, TRANSFER, on_bytes, writing=False, check=refuse_error)
 
     def copy(self, source: str, target: str) -> None:
         origin: Any = {"Bucket": self._bucket, "Key": self._full(source)}
@@ -187,7 +193,15 @@ class S3ObjectStore(ObjectStore):
                 patience.pause()
 
     def _transfer(
-        self, doing: str, key: str, begin: Begin, config: TransferConfig, on_bytes: OnBytes | None, *, writing: bool
+        self,
+        doing: str,
+        key: str,
+        begin: Begin,
+        config: TransferConfig,
+        on_bytes: OnBytes | None,
+        *,
+        writing: bool,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """As ``_ask``, for a whole file in several parts at once; patience starts anew whenever more bytes have moved."""
         for attempt in range(1, WHOLE_FILE_ATTEMPTS + 1):
@@ -197,6 +211,7 @@ class S3ObjectStore(ObjectStore):
             try:
                 with TransferManager(self._client, config, executor_cls=threads) as manager:
                     begin(manager, [ProgressCallbackInvoker(moved)]).result()
+                check()
                 return
             except Exception as error:
                 if attempt == WHOLE_FILE_ATTEMPTS or not is_weather(error) or not patience.allows_another(error):

@@ -293,7 +293,7 @@ def explore(seed: int, start: World) -> int:
 def _cast(chance: random.Random, start: World, store: RuledObjectStore) -> list[Actor]:
     """Draw who takes part, and what befalls them."""
     same = chance.random() < 0.5  # a task that runs twice at once, or two tasks
-    chosen, rounds = chance.randint(1, VERSIONS + 1), chance.randint(1, 3)
+    chosen, rounds = chance.randint(1, VERSIONS + 1), chance.choice((1, 1, 2, 3))
     override = chance.choice([None, "the desk asked for it"])
 
     def publisher(task: str) -> Callable[[SteppedObjectStore], ModelRef]:
@@ -325,7 +325,7 @@ def _cast(chance: random.Random, start: World, store: RuledObjectStore) -> list[
     ]
     actors += [Actor("operator", operator)] * (chance.random() < 0.6)
     actors += [Actor("late promoter", late)] * (chance.random() < 0.4)
-    actors += [Actor("pruner", pruner)] * (chance.random() < 0.4)
+    actors += [Actor("pruner", pruner)] * (chance.random() < 0.3)
     for actor in actors:
         last = 25 if actor.name.startswith(("publisher", "collector", "pruner")) else 10
         if chance.random() < 0.5:

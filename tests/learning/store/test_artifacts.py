@@ -11,7 +11,7 @@ from learning.store.faults import FaultyObjectStore
 from learning.store.tiny import write_model
 from transfer_learning.errors import BadInput, StoreError, StoreUnreachable
 from transfer_learning.store import artifacts
-from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore
+from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore, OnBytes
 
 
 class Exploit:
@@ -157,6 +157,32 @@ def test_a_fetch_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
         artifacts.fetch_folder(Breaking(objects), "here", files, tmp_path / "out" / "fetched")
 
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_bytes_that_change_on_their_way_are_fetched_once_more(tmp_path: Path, times: int) -> None:
+    class Flipping(FaultyObjectStore):
+        flipped = 0
+
+        def download(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
+            super().download(key, path, on_bytes)
+            if key.endswith("vocab.txt") and self.flipped < times:
+                self.flipped += 1
+                path.write_bytes(path.read_bytes().replace(b"cat", b"bat"))
+
+    objects, folder, moved = MemoryObjectStore(), write_model(tmp_path / "model"), list[int]()
+    files = artifacts.list_files(folder)
+    artifacts.upload_folder(objects, folder, files, "prefix")
+
+    def fetch() -> Path:
+        return artifacts.fetch_folder(Flipping(objects), "prefix", files, tmp_path / "fetched", on_bytes=moved.append)
+
+    if times == 1:
+        assert (fetch() / "vocab.txt").read_text() == "[PAD]\ncat\ndog\n"
+        assert sum(moved) == sum(entry["bytes"] for entry in files)
+    else:
+        with pytest.raises(BadInput, match=r"^HASH_MISMATCH memory://store/prefix/vocab\.txt"):
+            fetch()
 
 
 def test_a_folder_that_is_already_there_is_not_downloaded_again(objects: ObjectStore, tmp_path: Path) -> None:
