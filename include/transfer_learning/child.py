@@ -30,10 +30,13 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that wait by spinning slow a busy machine down several times over; the parent's own setting goes before this."""
+
 
 def environment(parent: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
     """Return what a child inherits: an allow-list, so that no credential of the parent is in it, and the hub switched off."""
-    kept = {name: value for name, value in parent.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
+    kept = DEFAULTS | {name: value for name, value in parent.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
     kept.pop("TRANSFER_LEARNING_ROOT", None)
     kept |= OFFLINE | {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     if threads is not None:

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from threadpoolctl import threadpool_limits
 
 MOST_ROWS = 100_000
 """Training rows of the bag of words; of more, the first by row key, which is a hash: a fixed random sample."""
@@ -59,7 +60,7 @@ def tfidf(texts: Sequence[str], labels: Sequence[str], test_texts: Sequence[str]
         TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),  # noqa: S106 - no password
         LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000),
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):  # threads that wait for each other cost more than they save here
         warnings.simplefilter("ignore", ConvergenceWarning)  # a baseline that is nearly fitted is a baseline
         try:
             model.fit(texts, labels)
