@@ -18,9 +18,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from transfer_learning.errors import BadInput, StoreUnreachable, TransferLearningError, nearest
+from transfer_learning.errors import BadInput, nearest
+from transfer_learning.hub import hub_error, open_hub
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import check_name
+
+MIRROR = "mirror the model to s3:// or file://"
 
 SCHEMES = ("hf", "timm", "model", "s3", "file", "package")
 
@@ -138,30 +141,21 @@ class Bases:
 
     def _resolve_hub(self, rest: str) -> str:
         repository, _, revision = rest.partition("@")
+        hub = self.hub or open_hub(f"hf://{rest}")
         try:
-            info = self._hub().HfApi().model_info(repository, revision=revision or None, timeout=20)
+            info = hub.HfApi().model_info(repository, revision=revision or None, timeout=20)
         except Exception as error:
-            raise _hub_error(error, f"hf://{rest}") from None
+            raise hub_error(error, f"hf://{rest}", MIRROR) from None
         return f"hf://{repository}@{info.sha}"
 
     def _download_hub(self, rest: str, target: Path) -> None:
         repository, _, revision = rest.partition("@")
+        hub = self.hub or open_hub(f"hf://{rest}")
         try:
-            self._hub().snapshot_download(repository, revision=revision, allow_patterns=list(WANTED), local_dir=target)
+            hub.snapshot_download(repository, revision=revision, allow_patterns=list(WANTED), local_dir=target)
         except Exception as error:
-            raise _hub_error(error, f"hf://{rest}") from None
+            raise hub_error(error, f"hf://{rest}", MIRROR) from None
         shutil.rmtree(target / ".cache", ignore_errors=True)
-
-    def _hub(self) -> Any:
-        if self.hub is not None:
-            return self.hub
-        try:
-            import huggingface_hub
-        except ImportError:
-            raise BadInput(
-                "NO_HUB", "hf:// needs the package huggingface_hub", "install the extra [torch] where this task runs"
-            ) from None
-        return huggingface_hub
 
     def _listing(self, rest: str) -> list[list[Any]]:
         """Return key, etag and size of every wanted object below ``bucket/prefix``."""
@@ -264,14 +258,6 @@ def _local_folder(scheme: str, rest: str, uri: str) -> Path:
 
 def _packages() -> list[str]:
     return list(importlib.metadata.packages_distributions())
-
-
-def _hub_error(error: Exception, uri: str) -> TransferLearningError:
-    """Tell a hub that cannot be reached, which a retry may cure, from one that refuses."""
-    name = type(error).__name__
-    if isinstance(error, OSError) or any(word in name for word in ("Connect", "Timeout", "Offline", "LocalEntryNotFound")):
-        return StoreUnreachable(f"HUB {uri} the hub cannot be reached from here ({name}) — mirror the model to s3:// or file://")
-    return BadInput("HUB", f"the hub refused it ({name})", "check name and revision, and that the model is public", file=uri)
 
 
 def _digest(value: Any) -> str:

@@ -14,9 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from transfer_learning.errors import BadInput, StoreUnreachable, TransferLearningError
+from transfer_learning.errors import BadInput
+from transfer_learning.hub import hub_error, open_hub
 
 SQL_BATCH_ROWS = 16_384
+
+MIRROR = "copy the dataset's files to s3:// or file:// where the hub can be reached, and name them as the source"
 
 HUB_URI = re.compile(
     r"(?:datasets/)?(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/(?:convert|pr)/[\w.-]+|[^/@]+))?(?:/(?P<path>.*))?"
@@ -102,11 +105,11 @@ def find_hub_files(uri: str, hub: Any, suffixes: Sequence[str]) -> list[Found]:
     if parts is None:
         raise BadInput("BAD_SOURCE", "is no dataset of the hub", "write hf://org/name@revision/folder/*.parquet", file=uri)
     repository, pattern = parts["repository"], parts["path"] or ""
-    hub = hub or _hub(uri)
+    hub = hub or open_hub(uri)
     try:
         info = hub.HfApi().dataset_info(repository, revision=parts["revision"], timeout=20)
     except Exception as error:
-        raise hub_error(error, uri) from None
+        raise hub_error(error, uri, MIRROR) from None
     names = sorted(sibling.rfilename for sibling in info.siblings or ())
     data = [name for name in names if name.endswith(tuple(suffixes)) and ".." not in name.split("/")]
     base = fixed_folder(pattern) if has_wildcard(pattern) else pattern.rstrip("/") + "/" if pattern else ""
@@ -122,22 +125,11 @@ def find_hub_files(uri: str, hub: Any, suffixes: Sequence[str]) -> list[Found]:
             downloaded = hub.hf_hub_download(repository, name, repo_type="dataset", revision=info.sha, local_dir=scratch)
             Path(downloaded).replace(path)
         except Exception as error:
-            raise hub_error(error, uri) from None
+            raise hub_error(error, uri, MIRROR) from None
         shutil.rmtree(scratch, ignore_errors=True)
 
     pinned = f"hf://{repository}@{info.sha}"
     return [Found(f"{pinned}/{n}", n.removeprefix(base), partial(bring, n), {"revision": info.sha}) for n in chosen]
-
-
-def hub_error(error: Exception, uri: str) -> TransferLearningError:
-    """Tell a hub that cannot be reached, which a retry may cure, from one that refuses."""
-    name = type(error).__name__
-    if isinstance(error, TransferLearningError):
-        return error
-    if isinstance(error, OSError) or any(word in name for word in ("Connect", "Timeout", "Offline", "LocalEntryNotFound")):
-        advice = "copy the dataset's files to s3:// or file:// where the hub can be reached, and name them as the source"
-        return StoreUnreachable(f"HUB {uri} the hub cannot be reached from here ({name}) — {advice}")
-    return BadInput("HUB", f"the hub refused it ({name})", "check name and revision, and that it is public", file=uri)
 
 
 def stream_query(batches: Iterable[pa.RecordBatch | Sequence[Any]], uri: str, folder: Path) -> tuple[list[Path], int]:
@@ -211,15 +203,6 @@ def _near_keys(client: Any, bucket: str, pattern: str, fixed: str) -> str:
 def _near(pattern: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or list(names[:3])
     return f"; near: {', '.join(near)}" if near else "; there is nothing"
-
-
-def _hub(uri: str) -> Any:
-    try:
-        import huggingface_hub
-    except ImportError:
-        fix = "install the extra [torch] where this task runs"
-        raise BadInput("NO_HUB", "hf:// needs the package huggingface_hub", fix, file=uri) from None
-    return huggingface_hub
 
 
 Rows = Iterator[pa.RecordBatch | Sequence[Any]]

@@ -4,7 +4,9 @@ import shutil
 import types
 from pathlib import Path
 
+import httpx
 import pytest
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from transfer_learning.bases import Bases, digest_folder, is_wanted
 from transfer_learning.errors import BadInput, StoreUnreachable
@@ -84,6 +86,10 @@ def test_a_base_that_is_not_there_is_one_line(tmp_path, uri, line):
         Bases(cache=tmp_path).resolve(uri)
 
 
+def answer(status: int) -> httpx.Response:
+    return httpx.Response(status, request=httpx.Request("GET", "https://huggingface.co/api/models/org/model"))
+
+
 def local_hub(folder: Path, commit: str = "c0ffee"):
     """Return a stand-in for huggingface_hub that serves one repository from a folder."""
     hub = types.ModuleType("huggingface_hub")
@@ -92,7 +98,7 @@ def local_hub(folder: Path, commit: str = "c0ffee"):
     class HfApi:
         def model_info(self, repository, revision=None, timeout=None):
             if repository != "org/model":
-                raise type("RepositoryNotFoundError", (ValueError,), {})("404")
+                raise RepositoryNotFoundError("404", response=answer(404))
             return types.SimpleNamespace(sha=commit)
 
     def snapshot_download(repository, revision, allow_patterns, local_dir):
@@ -129,6 +135,16 @@ def test_a_hub_out_of_reach_is_retryable_and_says_what_to_do(tmp_path):
     with pytest.raises(
         StoreUnreachable, match=r"^HUB hf://org/model the hub cannot be reached from here \(ConnectionError\) — mirror"
     ):
+        Bases(cache=tmp_path, hub=hub).resolve("hf://org/model")
+
+
+def test_a_hub_that_fails_for_a_moment_is_retryable(tmp_path):
+    def unavailable(*args, **kwargs):
+        raise HfHubHTTPError("503", response=answer(503))
+
+    hub = types.SimpleNamespace(HfApi=lambda: types.SimpleNamespace(model_info=unavailable))
+
+    with pytest.raises(StoreUnreachable, match=r"^HUB hf://org/model the hub cannot be reached from here \(HfHubHTTPError\)"):
         Bases(cache=tmp_path, hub=hub).resolve("hf://org/model")
 
 

@@ -5,8 +5,10 @@ import sqlite3
 import types
 from pathlib import Path
 
+import httpx
 import pyarrow as pa
 import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from learning.pulling import Puller, make_spec, write_csv
 from learning.staging import ROWS, refusal, staged
@@ -182,7 +184,8 @@ class LocalHub:
 
     def dataset_info(self, repository, revision=None, timeout=None):
         if repository != "org/news":
-            raise type("RepositoryNotFoundError", (ValueError,), {})("404")
+            request = httpx.Request("GET", "https://huggingface.co/api/datasets/org/other")
+            raise RepositoryNotFoundError("404", response=httpx.Response(404, request=request))
         files = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
         return types.SimpleNamespace(
             sha={"main": "c0ffee", None: "c0ffee", "refs/convert/parquet": "beef"}[revision],
