@@ -7,37 +7,28 @@ formats, and code, stay where they are.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import fnmatch
 import hashlib
 import importlib.metadata
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from transfer_learning.errors import BadInput, nearest
+from transfer_learning.hashes import sha256_of
 from transfer_learning.hub import hub_error, open_hub
+from transfer_learning.model_files import WANTED, is_wanted, model_files, no_safetensors
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import check_name
 
 MIRROR = "mirror the model to s3:// or file://"
 
 SCHEMES = ("hf", "timm", "model", "s3", "file", "package")
-
-WANTED = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.json",
-    "*.txt",
-    "*.model",
-    "README.md",
-)
-"""Weights, configuration, vocabularies, SentencePiece models and the model card."""
-
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5", "*.msgpack", "*.npz")
 
 
 class Models(Protocol):
@@ -159,29 +150,36 @@ class Bases:
 
     def _listing(self, rest: str) -> list[list[Any]]:
         """Return key, etag and size of every wanted object below ``bucket/prefix``."""
-        if self.s3_client is None:
-            raise BadInput("NO_S3", "an s3:// base needs an AWS connection", "name one in the store's connection")
-        bucket, _, prefix = rest.partition("/")
-        pages = self.s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix.rstrip("/") + "/")
-        entries = [entry for page in pages for entry in page.get("Contents", [])]
+        client, (bucket, prefix) = self._client(), _bucket_and_prefix(rest)
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        with _s3_errors(client, f"s3://{rest}"):
+            entries = [entry for page in pages for entry in page.get("Contents", [])]
         wanted = [[e["Key"], e["ETag"], e["Size"]] for e in entries if is_wanted(e["Key"].rsplit("/", 1)[-1])]
         if not wanted:
             raise BadInput("NO_BASE", "no model files below this prefix", "check bucket and prefix", file=f"s3://{rest}")
         return wanted
 
     def _download_s3(self, rest: str, pin: str, uri: str, target: Path) -> None:
+        from transfer_learning.store.s3 import S3ObjectStore
+
         listing = self._listing(rest)
         if pin and not _digest(listing).startswith(pin):
-            raise BadInput("BASE_CHANGED", "the objects are no longer those that were pinned", "plan the run again", file=uri)
-        bucket, _, prefix = rest.partition("/")
+            raise _changed(uri, "objects")
+        bucket, prefix = _bucket_and_prefix(rest)
+        objects = S3ObjectStore(self._client(), bucket)
         for key, _, _ in listing:
-            relative = key[len(prefix.rstrip("/")) + 1 :]
-            if ".." in relative.split("/"):
+            path = target / key.removeprefix(prefix)
+            if ".." in path.relative_to(target).parts:
                 raise BadInput("BAD_NAME", f"object {key[:80]!r} would leave the folder", file=uri)
-            path = target / relative
             path.parent.mkdir(parents=True, exist_ok=True)
-            assert self.s3_client is not None
-            self.s3_client().download_file(bucket, key, str(path))
+            objects.download(key, path)
+        if self._listing(rest) != listing:  # somebody wrote there meanwhile: perhaps half of one model and half of another
+            raise _changed(uri, "objects")
+
+    def _client(self) -> Any:
+        if self.s3_client is None:
+            raise BadInput("NO_S3", "an s3:// base needs an AWS connection", "name one in the store's connection")
+        return self.s3_client()
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -199,18 +197,6 @@ def split_uri(uri: str) -> tuple[str, str]:
     return scheme, rest
 
 
-def is_wanted(name: str) -> bool:
-    """Return whether a file belongs to a base model and is of a kind that cannot run code."""
-    return any(fnmatch.fnmatch(name, pattern) for pattern in WANTED)
-
-
-def model_files(folder: Path) -> list[Path]:
-    """Return the wanted files below a folder, in a fixed order; hidden ones and links out of the folder are left out."""
-    root = folder.resolve()
-    found = (p for p in folder.rglob("*") if p.is_file() and is_wanted(p.name) and p.resolve().is_relative_to(root))
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-
-
 def digest_folder(folder: Path, uri: str | None = None) -> str:
     """Return the sha256 over relative names and hashes of a base model's files.
 
@@ -219,26 +205,45 @@ def digest_folder(folder: Path, uri: str | None = None) -> str:
     """
     files = model_files(folder)
     if not any(path.suffix == ".safetensors" for path in files):
-        pickled = sorted(p.name for p in folder.rglob("*") if any(fnmatch.fnmatch(p.name, pattern) for pattern in PICKLED))
-        found = f"only pickled weights ({', '.join(pickled[:3])})" if pickled else "no weights"
-        raise BadInput(
-            "NO_SAFETENSORS",
-            f"{found}, and only safetensors are loaded",
-            "convert them once with save_pretrained",
-            file=uri or folder,
-        )
-    return _digest([[path.relative_to(folder).as_posix(), _sha256(path)] for path in files])
+        raise no_safetensors(folder, uri)
+    return _digest([[path.relative_to(folder).as_posix(), sha256_of(path)] for path in files])
 
 
 def _pinned(base: BaseModel, pin: str) -> BaseModel:
     if pin and not base.digest.startswith(pin):
-        raise BadInput("BASE_CHANGED", "the files are no longer those that were pinned", "plan the run again", file=base.uri)
+        raise _changed(base.uri, "files")
     return base
+
+
+def _changed(uri: str, what: str) -> BadInput:
+    return BadInput("BASE_CHANGED", f"the {what} are no longer those that were pinned", "plan the run again", file=uri)
+
+
+def _bucket_and_prefix(rest: str) -> tuple[str, str]:
+    """Return bucket and prefix of ``bucket/prefix``, the prefix with a slash at the end unless it is empty."""
+    bucket, _, prefix = rest.partition("/")
+    return bucket, prefix.rstrip("/") + "/" if prefix.strip("/") else ""
+
+
+@contextlib.contextmanager
+def _s3_errors(client: Any, uri: str) -> Iterator[None]:
+    """Turn boto3's errors into the project's own."""
+    from transfer_learning.store.s3_errors import explain
+
+    try:
+        yield
+    except Exception as error:
+        explained = explain(error, doing="list", uri=uri, endpoint=client.meta.endpoint_url, writing=False)
+        if explained is error:
+            raise
+        raise explained from error
 
 
 def _local_folder(scheme: str, rest: str, uri: str) -> Path:
     if scheme == "file":
-        folder = Path(rest)
+        if not rest.startswith("/"):
+            raise BadInput("BAD_BASE", "a file:// base is an absolute path", "write file:///folder", file=uri)
+        folder = Path(unquote(rest))
     else:
         name, _, subfolder = rest.partition("/")
         found = importlib.util.find_spec(name) if name.isidentifier() else None
@@ -262,8 +267,3 @@ def _packages() -> list[str]:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

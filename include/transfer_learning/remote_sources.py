@@ -191,9 +191,14 @@ def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
 
 def _near_keys(client: Any, bucket: str, pattern: str, fixed: str) -> str:
     """Return what stands near a pattern that nothing matches; one page of keys, from the longest prefix that has any."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     prefix = fixed
     while True:
-        page = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1000)
+        try:
+            page = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1000)
+        except (BotoCoreError, ClientError):  # a policy may allow the prefix that was asked for and none above it
+            return ""
         keys = [entry["Key"] for entry in page.get("Contents", [])]
         if keys or not prefix:
             return _near(pattern, keys)

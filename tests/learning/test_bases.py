@@ -1,5 +1,6 @@
 """Base models are pinned, verified and never anything but data."""
 
+import os
 import shutil
 import types
 from pathlib import Path
@@ -8,8 +9,10 @@ import httpx
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from transfer_learning.bases import Bases, digest_folder, is_wanted
+from transfer_learning.bases import Bases, digest_folder
 from transfer_learning.errors import BadInput, StoreUnreachable
+from transfer_learning.model_files import is_wanted
+from transfer_learning.store.s3 import S3ObjectStore
 
 
 @pytest.fixture
@@ -163,3 +166,57 @@ def test_a_model_of_the_store_is_pinned_to_its_version(tmp_path, model_folder):
 
     assert pinned == "model://news@7"
     assert bases.fetch(pinned).folder.is_dir()
+
+
+@pytest.mark.integration
+class TestS3:
+    @pytest.fixture
+    def uri(self, s3, model_folder):
+        prefix = f"bases-{os.urandom(4).hex()}"
+        for path in model_folder.iterdir():
+            s3.upload_file(str(path), "tests", f"{prefix}/{path.name}")
+        return f"s3://tests/{prefix}"
+
+    def test_a_prefix_is_pinned_and_only_data_come(self, tmp_path, s3, uri):
+        bases = Bases(cache=tmp_path, s3_client=lambda: s3)
+
+        base = bases.fetch(bases.resolve(uri))
+
+        assert sorted(path.name for path in base.folder.iterdir()) == ["config.json", "model.safetensors"]
+        assert (base.folder / "model.safetensors").read_bytes() == b"weights"
+
+    def test_objects_that_change_after_they_were_pinned_are_refused(self, tmp_path, s3, uri):
+        bases = Bases(cache=tmp_path, s3_client=lambda: s3)
+        pinned = bases.resolve(uri)
+
+        s3.put_object(Bucket="tests", Key=f"{uri.removeprefix('s3://tests/')}/model.safetensors", Body=b"weightz")
+
+        with pytest.raises(BadInput, match=r"^BASE_CHANGED s3://tests/\S+ the objects are no longer those that were pinned"):
+            bases.fetch(pinned)
+
+    def test_objects_that_change_while_they_come_are_refused(self, tmp_path, s3, uri, monkeypatch):
+        bases = Bases(cache=tmp_path, s3_client=lambda: s3)
+        pinned = bases.resolve(uri)
+        whole = S3ObjectStore.download
+
+        def download_late(self, key, path, on_bytes=None):
+            whole(self, key, path, on_bytes)
+            s3.put_object(Bucket="tests", Key=key, Body=b"another model")
+
+        monkeypatch.setattr(S3ObjectStore, "download", download_late)
+
+        with pytest.raises(BadInput, match=r"^BASE_CHANGED"):
+            bases.fetch(pinned)
+        assert list((tmp_path / "bases").iterdir()) == []
+
+    def test_a_bucket_that_is_not_there_is_one_line(self, tmp_path, s3):
+        with pytest.raises(BadInput, match=r"^NO_BUCKET s3://missing/model .* — create the bucket or correct the root$"):
+            Bases(cache=tmp_path, s3_client=lambda: s3).resolve("s3://missing/model")
+
+
+def test_a_folder_uri_may_hold_escaped_characters_and_is_absolute(tmp_path, model_folder):
+    named = model_folder.rename(tmp_path / "my model")
+
+    assert Bases(cache=tmp_path).fetch(named.as_uri()).folder == named
+    with pytest.raises(BadInput, match=r"^BAD_BASE file://models/x a file:// base is an absolute path — write file:///folder$"):
+        Bases(cache=tmp_path).resolve("file://models/x")

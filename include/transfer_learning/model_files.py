@@ -1,0 +1,49 @@
+"""Which files of a model's folder count: weights in safetensors, configuration, vocabularies. Torch-free.
+
+Weights in other formats, and code, are never read; a folder that has nothing else is refused with their names.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+
+from transfer_learning.errors import BadInput
+
+WANTED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "README.md",
+)
+"""Weights, configuration, vocabularies, SentencePiece models and the model card."""
+
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npz")
+"""Weights that are not loaded, named so that the user knows which file to convert."""
+
+
+def is_wanted(name: str) -> bool:
+    """Return whether a file belongs to a model and is of a kind that cannot run code."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in WANTED)
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the wanted files below a folder, in a fixed order; hidden ones and links out of the folder are left out."""
+    root = folder.resolve()
+    found = (p for p in folder.rglob("*") if p.is_file() and is_wanted(p.name) and p.resolve().is_relative_to(root))
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def no_safetensors(folder: Path, uri: str | None = None) -> BadInput:
+    """Return the error for a folder without safetensors weights; it names the pickled ones.
+
+    Args:
+        folder: where they were looked for.
+        uri: what messages call it; None is its path.
+    """
+    pickled = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLED)
+    found = f"only pickled weights ({', '.join(pickled[:3])})" if pickled else "no weights"
+    fix = "convert them once with save_pretrained" if pickled else "name a folder with model.safetensors"
+    return BadInput("NO_SAFETENSORS", f"{found}, and only safetensors are loaded", fix, file=uri or folder)
