@@ -8,7 +8,6 @@ Reads ``job.json``: ``protocol`` (1), ``stage``, ``spec``, ``inputs`` {role: [fo
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 
 from transfer_learning import child, specs
 from transfer_learning.errors import BadInput, HostOutOfMemory, TransferLearningError, nearest, one_line
+from transfer_learning.hashes import sha256_of
 from transfer_learning.settings import Settings
 from transfer_learning.stage import Run, Stage
 
@@ -138,9 +138,7 @@ def list_files(folder: Path) -> list[dict[str, Any]]:
     """Return path, bytes and sha256 of every file below ``folder``."""
     files = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files.append({"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": digest})
+        files.append({"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256_of(path)})
     return files
 
 

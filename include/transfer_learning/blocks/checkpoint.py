@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import shutil
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from transfer_learning.errors import BadInput, Stopped, TransferLearningError
+from transfer_learning.hashes import sha256_of
 from transfer_learning.stage import Run
 
 FORMAT = 1
@@ -105,7 +105,7 @@ def write(folder: Path, tick: int, snapshot: Snapshot) -> Path:
             plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             save_file(plain, temporary / f"{stem}.safetensors")
         (temporary / FACTS).write_text(json.dumps(snapshot.facts), encoding="utf-8")
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(temporary.iterdir())}
+        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(temporary.iterdir())}
         (temporary / COMPLETE).write_text(json.dumps({"format": FORMAT, "files": files}), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
@@ -139,7 +139,7 @@ def read(path: Path) -> Snapshot:
         if complete["format"] != FORMAT or found != set(listed):
             raise Damaged(f"{path.name} holds {sorted(found)}, and {COMPLETE} names {sorted(listed)}")
         for name, entry in listed.items():
-            if (path / name).stat().st_size != entry["bytes"] or _sha256(path / name) != entry["sha256"]:
+            if (path / name).stat().st_size != entry["bytes"] or sha256_of(path / name) != entry["sha256"]:
                 raise Damaged(f"{path.name}/{name} is not the file that was written")
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
         files = {name.removesuffix(".safetensors"): load_file(path / name) for name in listed if name.endswith(".safetensors")}
@@ -176,8 +176,3 @@ def resume(run: Run, identity: Mapping[str, Any]) -> Snapshot | None:
     log.warning("NO WHOLE CHECKPOINT in %s: starting over", newest.parent)
     run.progress(phase="resume", checkpoint=None, reason="no whole checkpoint: starting over")
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

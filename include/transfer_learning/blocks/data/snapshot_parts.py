@@ -19,6 +19,7 @@ from transfer_learning.blocks.data.hashing import from_fixed_binary
 from transfer_learning.blocks.data.row_table import Integers, RowTable
 from transfer_learning.blocks.data.selection import Selection
 from transfer_learning.blocks.data.splits import SPLITS
+from transfer_learning.hashes import sha256_of
 from transfer_learning.settings import canonical_json
 
 PART_ROWS = 65_536
@@ -184,9 +185,7 @@ def _write_part(bucket: Path, split: str, labelled: bool) -> Part:
     texts = [field.name for field in rows.schema if pa.types.is_string(field.type)]
     pq.write_table(rows, target, compression="zstd", use_dictionary=texts, row_group_size=PART_ROWS)
     bucket.unlink()
-    with target.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    size = target.stat().st_size
+    sha256, size = sha256_of(target), target.stat().st_size
     target.replace(target.with_name(f"{sha256}.parquet"))
     return Part(sha256, size, rows.num_rows, split, labelled)
 
