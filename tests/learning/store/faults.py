@@ -123,10 +123,12 @@ class ScriptedObjectStore(FaultyObjectStore):
         self._late: list[Callable[[], object]] = []
 
     def around(self, number: int, name: str, call: Callable[[], T], *, writes: bool, conditional: bool) -> T:
-        fault = next(self._scripts[writes], None)
-        while writes and self._late:
+        with self._lock:
+            fault = next(self._scripts[writes], None)
+            arriving, self._late = (self._late, []) if writes else ([], self._late)
+        for earlier in arriving:
             with contextlib.suppress(PreconditionFailed):
-                self._late.pop()()
+                earlier()
         if fault == "late":
             self._late.append(call)
         elif fault in (None, "lost", "echo"):
