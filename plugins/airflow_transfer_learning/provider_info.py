@@ -38,6 +38,13 @@ OPTIONS: dict[str, tuple[str, str, str, str]] = {
         "production-eu",
         "Name of this Airflow deployment. Give every deployment that shares a store a name of its own.",
     ),
+    "lease_seconds": (
+        "float",
+        "60",
+        "300",
+        "How long, s, a retry waits for the sign of life of a killed worker before it takes the training over. A worker stops "
+        "its training after two thirds of this without an answer from the store.",
+    ),
 }
 
 

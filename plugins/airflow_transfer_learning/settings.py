@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 
@@ -25,13 +26,14 @@ class Deployment:
     cache_bytes: int
     python: str | None
     deployment: str
+    lease_seconds: float
 
 
 def deployment() -> Deployment:
     """Read the config section.
 
     Raises:
-        BadInput: a cache size that is no number above zero.
+        BadInput: a cache size that is no number above zero, or a lease too short to be renewed in time.
     """
     values = {name: (conf.get(SECTION, name, fallback=default) or "").strip() for name, (_, default, _, _) in OPTIONS.items()}
     cache_folder = values["cache_folder"] or airflow_home() / "transfer_learning" / "cache"
@@ -40,9 +42,10 @@ def deployment() -> Deployment:
         pool=values["pool"],
         executor=values["executor"] or None,
         cache_folder=Path(cache_folder).expanduser(),
-        cache_bytes=_gigabytes(values["cache_size_gb"]),
+        cache_bytes=int(_number("cache_size_gb", values["cache_size_gb"], above=0) * 10**9),
         python=values["python"] or None,
         deployment=values["deployment"],
+        lease_seconds=_number("lease_seconds", values["lease_seconds"], above=1),
     )
 
 
@@ -59,11 +62,11 @@ def executors_are_local() -> bool:
     return all(name == "LocalExecutor" for name in classes)
 
 
-def _gigabytes(text: str) -> int:
+def _number(option: str, text: str, *, above: float) -> float:
     try:
-        size = float(text)
+        value = float(text)
     except ValueError:
-        size = 0.0
-    if not size > 0:
-        raise BadInput("BAD_CONFIG", f"[{SECTION}] cache_size_gb must be a number above 0, found {text[:40]!r}")
-    return int(size * 10**9)
+        value = math.nan
+    if not above < value < math.inf:
+        raise BadInput("BAD_CONFIG", f"[{SECTION}] {option} must be a number above {above:g}, found {text[:40]!r}")
+    return value

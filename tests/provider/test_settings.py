@@ -13,10 +13,20 @@ def test_options_come_from_airflows_configuration(monkeypatch):
     monkeypatch.setenv("AIRFLOW__TRANSFER_LEARNING__CACHE_FOLDER", "/somewhere/cache")
     monkeypatch.setenv("AIRFLOW__TRANSFER_LEARNING__CACHE_SIZE_GB", "1.5")
     monkeypatch.setenv("AIRFLOW__TRANSFER_LEARNING__PYTHON", "/opt/python")
+    monkeypatch.setenv("AIRFLOW__TRANSFER_LEARNING__LEASE_SECONDS", "300")
 
     found = deployment()
 
     assert (found.cache_folder, found.cache_bytes, found.python) == (Path("/somewhere/cache"), 1_500_000_000, "/opt/python")
+    assert found.lease_seconds == 300
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "1", "inf", "nan"])
+def test_an_impossible_lease_is_one_clear_line(monkeypatch, seconds):
+    monkeypatch.setenv("AIRFLOW__TRANSFER_LEARNING__LEASE_SECONDS", seconds)
+
+    with pytest.raises(BadInput, match=r"^BAD_CONFIG \[transfer_learning\] lease_seconds must be a number above 1, found"):
+        deployment()
 
 
 @pytest.mark.parametrize("size", ["none", "-1", "nan"])

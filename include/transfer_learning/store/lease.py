@@ -1,8 +1,9 @@
 """A lease on a job: two attempts of one fingerprint never train at the same time.
 
-``checkpoints/<fingerprint>/lease.json`` holds owner and nonce and changes by compare-and-swap only. The holder renews it on time
-and stops its child when two thirds of the term pass without a renewal; others take over only after seeing the same nonce
-unchanged for the whole term on their own clock. No clock is ever compared with another machine's.
+``checkpoints/<fingerprint>/lease.json`` holds owner, term and nonce and changes by compare-and-swap only. The holder renews it on
+time and stops its child when two thirds of the term pass without a renewal; others take over only after seeing the same nonce
+unchanged for the whole term, theirs or the holder's, whichever is longer, on their own clock. No clock is ever compared with
+another machine's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from transfer_learning.store import documents, layout
 from transfer_learning.store.object_store import ObjectStore
 
 TERM_SECONDS = 60.0
+
+POLL_SECONDS = 1.0
+"""At most this between two looks at the holder: whoever waits must notice within Airflow's 5 s that it was asked to stop."""
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +87,7 @@ class Lease:
         while seen is not None:
             if give_up():
                 return False
-            time.sleep(poll if poll is not None else self._term / 20)
+            time.sleep(poll if poll is not None else min(self._term / 20, POLL_SECONDS))
             seen, since = self._watch(seen, since)
         self._keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._keeper.start()
@@ -97,7 +101,7 @@ class Lease:
         if current.body["nonce"] != seen:
             return str(current.body["nonce"]), self._clock()
         asked = self._clock()
-        if asked - since < self._term:
+        if asked - since < max(self._term, float(current.body.get("term") or 0)):
             return seen, since
         log.warning("The attempt that held this job (%s) fell silent: taking over", current.body.get("owner"))
         document, mine = documents.replace(self._objects, self._key, self._body(), current.etag)

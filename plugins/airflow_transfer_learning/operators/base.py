@@ -133,7 +133,7 @@ class TransferLearningOperator(BaseOperator):
         """Return this try's attempt at a job, whose lease keeps every other try of it waiting."""
         ti = context["ti"]
         owner = f"{ti.dag_id} {ti.run_id} {ti.task_id} on {socket.gethostname()}"
-        return Attempt(store.objects, fingerprint, owner=owner, stop=self.stop)
+        return Attempt(store.objects, fingerprint, owner=owner, stop=self.stop, term=self.deployment.lease_seconds)
 
     def publish_id(self, context: Context, model: str, fingerprint: str) -> str:
         """Return what makes a publish of this task the same publish when the task runs again."""

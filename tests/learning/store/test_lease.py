@@ -147,3 +147,27 @@ def test_waiting_ends_when_the_task_is_stopped():
     Lease(objects, "f00d", owner="a", term=5).try_acquire()
 
     assert Lease(objects, "f00d", owner="b", term=5).acquire(give_up=lambda: True, poll=0.01) is False
+
+
+def test_a_holder_with_a_longer_term_is_given_its_own_time():
+    objects, clock = MemoryObjectStore(), Clock()
+    Lease(objects, "f00d", owner="slow", term=600, clock=clock).try_acquire()
+    quick = Lease(objects, "f00d", owner="quick", term=6, clock=clock)
+    seen, since = quick.try_acquire(), clock()
+
+    clock.now = 599
+    seen, since = quick._watch(seen, since)
+    assert seen is not None
+    clock.now = 600
+
+    assert quick._watch(seen, since)[0] is None
+
+
+def test_whoever_waits_for_a_long_lease_still_gives_up_soon():
+    objects = MemoryObjectStore()
+    Lease(objects, "f00d", owner="a", term=6000).try_acquire()
+    started = time.monotonic()
+    asked = iter([False, True])
+
+    assert not Lease(objects, "f00d", owner="b", term=6000).acquire(give_up=lambda: next(asked))
+    assert time.monotonic() - started < 3
