@@ -91,6 +91,10 @@ class StopFlag:
         if self.is_set:
             _signal_group(group, signal.SIGTERM)
 
+    def forget(self) -> None:
+        """Signal nobody from now on: the child has ended, and its number may become another process's."""
+        self._group = None
+
 
 def run_job(
     stage: str,
@@ -134,7 +138,10 @@ def run_job(
     job_file = _write_job(stage, spec, inputs, work, facts, resume_from, threads, limits)
     with _started(python or sys.executable, job_file, threads) as process:
         stop.watch(process.pid)
-        _follow(process, work / "progress.jsonl", on_progress or (lambda _: None), watch or (lambda: None), stop)
+        try:
+            _follow(process, work / "progress.jsonl", on_progress or (lambda _: None), watch or (lambda: None), stop)
+        finally:
+            stop.forget()
     return _outcome(stage, process.returncode, work, stop, limits or {})
 
 

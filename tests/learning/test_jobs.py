@@ -193,3 +193,13 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_a_stop_after_the_end_signals_nobody(tmp_path, monkeypatch):
+    stop, sent = StopFlag(), []
+    run("fine", tmp_path, stop=stop)
+    monkeypatch.setattr("transfer_learning.jobs.os.killpg", lambda *signal: sent.append(signal))
+
+    stop.set()
+
+    assert (stop.is_set, sent) == (True, [])
