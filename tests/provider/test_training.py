@@ -198,3 +198,20 @@ def test_after_a_kill_for_memory_the_next_try_takes_half_the_micro_batch(pipelin
             task.run(pipeline.fine_tune(spec=QUICK | {"seed": 5}))
 
     assert seen == [None, 6, 3]
+
+
+def test_a_try_that_is_killed_before_it_tells_anything_still_halves_the_micro_batch(pipeline, monkeypatch):
+    task, seen = Task(), []
+
+    def killed(stage, spec, inputs, **options):
+        seen.append(spec.micro_batch)
+        if spec.micro_batch is None:
+            options["on_progress"]({"phase": "fine_tune", "step": 1, "micro_batch": 12})
+        raise HostOutOfMemory("KILLED stage fine_tune")
+
+    monkeypatch.setattr("airflow_transfer_learning.operators.base.jobs.run_job", killed)
+    for _ in range(3):
+        with pytest.raises(AirflowException, match="KILLED"):
+            task.run(pipeline.fine_tune(spec=QUICK | {"seed": 6}))
+
+    assert seen == [None, 6, 3]

@@ -98,6 +98,7 @@ class FineTuneOperator(SpecOperator):
         """Train under the job's lease, from the newest checkpoint of an earlier attempt, and publish."""
         with self.attempt(store, context, key) as attempt:
             if (found := self.find(store, facts["model"], key)) is not None:  # by the attempt that held the lease before
+                attempt.finish()  # it may have been killed between the two
                 return found
             with self.fitting(spec, context) as fitting:
                 job = self.run_job("fine_tune", fitting, inputs, context, work=work, facts=facts, attempt=attempt)
@@ -109,13 +110,15 @@ class FineTuneOperator(SpecOperator):
     @contextlib.contextmanager
     def fitting(self, spec: FineTuneSpec, context: Context) -> Iterator[FineTuneSpec]:
         """Give the settings with half the micro-batch of a try that was killed because the machine's memory ran out."""
-        state = context.get("task_state_store")
+        state: Any = context.get("task_state_store")
         fits = state.get("micro_batch") if state is not None else None
         try:
             yield spec if fits is None else dataclasses.replace(spec, micro_batch=min(fits, spec.micro_batch or fits))
         except HostOutOfMemory:
             if state is not None:
-                used = (state.get("progress") or {}).get("micro_batch") or fits or spec.micro_batch or spec.batch_size or ROWS
+                # A try that was killed before it told anything left the figures of the try before it.
+                tried = [size for size in ((state.get("progress") or {}).get("micro_batch"), fits) if size]
+                used = min(tried, default=spec.micro_batch or spec.batch_size or ROWS)
                 state.set("micro_batch", max(1, used // 2))
                 self.log.warning("The next try starts with a micro-batch of %d rows", max(1, used // 2))
             raise
