@@ -35,14 +35,17 @@ class AirflowHome:
         dags: the folder with the DAG files.
         processes: starts and stops Airflow's processes.
         variables: more environment variables, such as ``AIRFLOW_CONN_…`` and ``AIRFLOW__SECTION__OPTION``.
+        schedules: whether DAGs run by their schedules too, and not only when they are triggered.
     """
 
-    def __init__(self, folder: Path, dags: Path, processes: Processes, variables: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, dags: Path, processes: Processes, variables: dict[str, str], *, schedules: bool = False
+    ) -> None:
         self.folder = folder
         self.password = secrets.token_urlsafe(12)
         self.url = f"http://{HOST}:{_free_port()}"
         self._processes = processes
-        self._environment = self._settings(dags) | variables
+        self._environment = self._settings(dags, schedules) | variables
 
     def start(self) -> AirflowApi:
         """Start everything and return a logged-in client once all parts are healthy.
@@ -80,7 +83,7 @@ class AirflowHome:
             f"Airflow was not healthy after {START_SECONDS:.0f} s; see the logs in {self._processes.folder / 'logs'}"
         )
 
-    def _settings(self, dags: Path) -> dict[str, str]:
+    def _settings(self, dags: Path, schedules: bool) -> dict[str, str]:
         """Return the environment of Airflow's processes; nothing of another Airflow or AWS account reaches them."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_"))}
         core = {
@@ -105,13 +108,12 @@ class AirflowHome:
             "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.folder / 'airflow.db'}",
             "LOGGING__BASE_LOG_FOLDER": str(self.folder / "logs"),
             "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
-            # Runs start when the story or a click says so: an unpaused daily DAG would at once run for last midnight.
-            "SCHEDULER__USE_JOB_SCHEDULE": "False",
+            # The demo wants none: an unpaused daily DAG would at once run for last midnight, beside the story.
+            "SCHEDULER__USE_JOB_SCHEDULE": str(schedules),
             "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "USAGE_DATA_COLLECTION__ENABLED": "False",
         } | {f"CORE__{name}": value for name, value in core.items()}
-        # Training shares the cores with Airflow: a thread that waits for another by spinning makes it several times slower.
-        process = {"AIRFLOW_HOME": str(self.folder), "OMP_WAIT_POLICY": "PASSIVE"}
+        process = {"AIRFLOW_HOME": str(self.folder)}
         return inherited | process | {f"AIRFLOW__{name}": value for name, value in options.items()}
 
 
