@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from transfer_learning.errors import BadInput
 from transfer_learning.remote_sources import Found, Sql, find_hub_files, find_objects, fixed_folder, has_wildcard, stream_query
@@ -81,7 +81,10 @@ def find_local(uri: str) -> list[Found]:
     Raises:
         BadInput: nothing there (near matches are named), or a link that leaves the folder.
     """
-    pattern = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+    # Not urlsplit: it would take a wildcard '?' for the start of a query.
+    pattern = unquote(uri.removeprefix("file://").removeprefix("localhost")) if uri.startswith("file://") else uri
+    if uri.startswith("file://") and not pattern.startswith("/"):
+        raise BadInput("BAD_SOURCE", "a file:// source is an absolute path", "write file:///folder/*.csv", file=uri)
     path = Path(pattern)
     if path.is_file():
         # Named by the user, so it may be a link to anywhere.

@@ -19,6 +19,10 @@ DURATION = re.compile(
 )
 
 
+LONGEST_DURATION = timedelta(days=36525)
+"""A hundred years: before any run's own time there is room for it in the calendar."""
+
+
 def check_name(name: str, what: str = "name") -> str:
     """Return ``name`` if it is safe as one path segment.
 
@@ -36,10 +40,15 @@ def duration(text: str, where: str = "duration") -> timedelta:
     """Return an ISO 8601 duration such as ``P30D`` or ``PT12H``.
 
     Raises:
-        BadInput: months and years (their length varies), zero, or anything else.
+        BadInput: months and years (their length varies), zero, more than a hundred years, or anything else.
     """
     match = DURATION.fullmatch(text)
-    span = timedelta(**{unit: int(number) for unit, number in match.groupdict().items() if number}) if match else timedelta(0)
+    try:
+        span = timedelta(**{unit: int(number) for unit, number in match.groupdict().items() if number}) if match else timedelta(0)
+    except (OverflowError, ValueError):
+        span = timedelta.max
+    if span > LONGEST_DURATION:
+        raise BadInput("BAD_SETTING", f"{where} is longer than a hundred years: {text[:80]!r}", "write 'P30D' or 'PT12H'")
     if not span:
         raise BadInput(
             "BAD_SETTING",
@@ -69,6 +78,13 @@ class TaskSpec(Settings):
     """Column with the time of a row; needed by windows and by the split key ``time``."""
     slices: tuple[str, ...] = ()
     """Columns by which the evaluation is broken down."""
+
+    def check(self) -> None:
+        if not self.text or not self.label:
+            raise BadInput("BAD_SETTING", "TaskSpec.text and TaskSpec.label must name a column", "name the columns of your data")
+        if self.label in (self.text, self.text_pair):
+            what = f"TaskSpec.label is {self.label!r}, which is a text too: the answer would stand in the question"
+            raise BadInput("BAD_SETTING", what, "name the column of the labels")
 
     def columns(self) -> tuple[str, ...]:
         """Return the columns of all roles, each once, in a fixed order."""
@@ -160,6 +176,9 @@ class PullSpec(Settings):
         check_name(self.name, "dataset name")
         if (self.source is None) == (self.split_sources is None):
             raise BadInput("BAD_SETTING", "PullSpec needs source or split_sources, and not both")
+        if not self.sources() or not all(uri.strip() for uri in self.sources()):
+            # An empty path is the folder that the worker happens to run in.
+            raise BadInput("BAD_SETTING", "a source of PullSpec is empty", "name a file, a folder or a pattern")
         if self.split_sources is not None and (self.split.key != "given" or self.split.column is not None):
             raise BadInput("BAD_SETTING", "split_sources goes with split.key='given' and no split.column")
         if self.split_sources is None and self.split.key == "given" and self.split.column is None:
@@ -288,6 +307,10 @@ class Gate(Settings):
     def check(self) -> None:
         if not 0 < self.confidence < 1 or not 0 <= self.margin < 1:
             raise BadInput("BAD_SETTING", "Gate.confidence must lie between 0 and 1, and margin be at least 0 and below 1")
+        for setting in ("min_gain", "slice_margin"):
+            value = getattr(self, setting)
+            if value is not None and not 0 <= value < 1:
+                raise BadInput("BAD_SETTING", f"Gate.{setting} must be at least 0 and below 1, found {value}")
         for name in self.floors:
             if name not in FLOOR_METRICS:
                 raise BadInput("UNKNOWN_SETTING", f"Gate.floors has no metric {name!r}", f"known: {', '.join(FLOOR_METRICS)}")

@@ -30,6 +30,19 @@ class TestLocal:
 
         assert [Path(entry["uri"]).name for entry in entries] == ["a.csv", "b.csv"]
 
+    def test_a_file_uri_may_hold_any_wildcard_and_a_number_sign(self, tmp_path):
+        for name in ("part-1#a.csv", "part-2#a.csv", "part-10#a.csv"):
+            write_csv(tmp_path / "in" / name, ROWS)
+
+        entries = staged(tmp_path, f"file://{tmp_path}/in/part-?#a.csv")
+
+        assert [Path(entry["uri"]).name for entry in entries] == ["part-1#a.csv", "part-2#a.csv"]
+
+    def test_a_file_uri_without_its_third_slash_is_refused(self, tmp_path):
+        assert refusal(tmp_path, "file://data/news.csv") == (
+            "BAD_SOURCE file://data/news.csv a file:// source is an absolute path — write file:///folder/*.csv"
+        )
+
     def test_two_stars_go_down_any_number_of_folders(self, tmp_path):
         for name in ("a.csv", "deep/b.csv", "deep/er/c.csv"):
             write_csv(tmp_path / "in" / name, ROWS)

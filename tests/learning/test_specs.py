@@ -26,6 +26,11 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (lambda: PullSpec(**PULL, split={"key": "given"}), "needs split.column or split_sources"),
         (lambda: PullSpec(**PULL, window="P7D"), "BAD_SETTING PullSpec.window needs the column task.time — set task.time"),
         (lambda: PullSpec(name="news", source="sql://db"), "a sql:// source and PullSpec.query go together"),
+        (lambda: PullSpec(name="news", source=" "), "BAD_SETTING a source of PullSpec is empty — name a file"),
+        (lambda: PullSpec(name="news", source=()), "BAD_SETTING a source of PullSpec is empty"),
+        (lambda: PullSpec(name="news", split_sources={}, split={"key": "given"}), "BAD_SETTING a source of PullSpec is empty"),
+        (lambda: TaskSpec(label=""), "BAD_SETTING TaskSpec.text and TaskSpec.label must name a column"),
+        (lambda: TaskSpec(text="desk", label="desk"), "BAD_SETTING TaskSpec.label is 'desk', which is a text too"),
         (lambda: SplitSpec(test=0.7, validation=0.4), "leave no row to train on — lower one of them"),
         (lambda: SplitSpec(key="time"), "a split by time needs SplitSpec.test_period — write test_period='P7D'"),
         (lambda: SplitSpec(test_period="P7D"), "periods belong to a split by time, and SplitSpec.key is 'content'"),
@@ -43,6 +48,7 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (lambda: FineTuneSpec(unfreeze_blocks=2), "unfreeze_blocks belongs to strategy 'probe_then_fine_tune'"),
         (lambda: FineTuneSpec(strategy="linear_probe", epochs=2), "a linear_probe trains no backbone"),
         (lambda: Gate(floors={"acuracy": 0.9}), "Gate.floors has no metric 'acuracy'"),
+        (lambda: Gate(slice_margin=-0.01), "BAD_SETTING Gate.slice_margin must be at least 0 and below 1, found -0.01"),
         (lambda: Gate(confidence=1.0), "Gate.confidence must lie between 0 and 1"),
         (lambda: EvaluateSpec(gate={"margn": 1}), "UNKNOWN_SETTING Gate has no setting 'margn'; did you mean 'margin'?"),
         (lambda: EvaluateSpec(alias="../x"), "BAD_NAME alias '../x' is not allowed"),
@@ -139,4 +145,10 @@ def test_durations_are_weeks_days_hours_minutes_and_seconds():
 @pytest.mark.parametrize("text", ["", "P", "P1M", "P1Y", "7", "P0D", "PT", "-P1D", "P1D "])
 def test_durations_of_no_fixed_length_are_refused(text):
     with pytest.raises(BadInput, match="ISO 8601 duration"):
+        duration(text)
+
+
+@pytest.mark.parametrize("text", ["P36526D", "P99999999999W", f"PT{'9' * 5000}S"])
+def test_durations_beyond_the_calendar_are_refused(text):
+    with pytest.raises(BadInput, match="longer than a hundred years"):
         duration(text)
