@@ -50,6 +50,16 @@ def test_no_more_than_a_batch_is_held(database, monkeypatch):
     assert peak < 2_000_000
 
 
+def test_a_driver_that_returns_fewer_rows_than_asked_for_has_not_come_to_the_end(database, monkeypatch):
+    class Sparing(sqlite3.Cursor):
+        def fetchmany(self, size):
+            return super().fetchmany(min(size, 2))
+
+    monkeypatch.setattr(sql, "_cursor", lambda connection, _: connection.cursor(Sparing))
+
+    assert sum(batch.num_rows for batch in stream_batches("warehouse", "SELECT id FROM news")) == 3
+
+
 def test_an_empty_result_still_names_its_columns(database):
     (batch,) = stream_batches("warehouse", "SELECT headline FROM news WHERE id > 99")
 

@@ -36,11 +36,12 @@ def stream_batches(conn_id: str, query: str) -> Iterator[pa.RecordBatch]:
             contextlib.closing(_cursor(database, connection.conn_type)) as cursor,
         ):
             cursor.execute(query)
+            rows = cursor.fetchmany(BATCH_ROWS)
+            names = [column[0] for column in cursor.description or ()]  # some drivers know them only after the first rows
             while True:
-                rows = cursor.fetchmany(BATCH_ROWS)
-                names = [column[0] for column in cursor.description or ()]
                 yield _batch(names, rows, where)
-                if len(rows) < BATCH_ROWS:
+                rows = cursor.fetchmany(BATCH_ROWS)
+                if not rows:  # fewer than asked for is no end: some drivers return what one answer of the server held
                     return
     except TransferLearningError:
         raise
