@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Literal
 
@@ -341,6 +340,3 @@ class EvaluateSpec(Settings):
         check_name(self.alias, "alias")
         if self.bootstrap_samples < 100:
             raise BadInput("BAD_SETTING", f"EvaluateSpec.bootstrap_samples must be 100 or more, found {self.bootstrap_samples}")
-
-
-Overrides = Mapping[str, Mapping[str, object]]
