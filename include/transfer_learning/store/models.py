@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from transfer_learning.errors import BadInput, nearest
+from transfer_learning.errors import BadInput, ObjectMissing, nearest
 from transfer_learning.refs import ModelRef
 from transfer_learning.settings import canonical_json
 from transfer_learning.store import artifacts, documents, layout, manifests
@@ -147,9 +147,13 @@ class ModelStore:
             StoreError: the store failed.
         """
         manifest = self.manifest(name, version)
-        return artifacts.fetch_folder(
-            self._objects, manifest["artifact"], manifest["files"], destination, cache=cache, on_bytes=on_bytes
-        )
+        try:
+            return artifacts.fetch_folder(
+                self._objects, manifest["artifact"], manifest["files"], destination, cache=cache, on_bytes=on_bytes
+            )
+        except ObjectMissing:
+            self.manifest(name, version)  # says so if it was pruned meanwhile
+            raise
 
     def fetch_ledger(self, name: str, version: int, destination: Path) -> list[Path]:
         """Download what a version was trained on: its own ledger and those of everything it was trained from.

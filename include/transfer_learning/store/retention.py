@@ -76,7 +76,8 @@ def prune(objects: ObjectStore, name: str, *, keep: int, actor: str, delete: boo
     found = {manifest["version"]: _describe(manifest, left) for manifest in (*leftover, *chosen)}
     if delete:
         stale = [manifest for manifest in live if "pruning" in manifest and manifest["version"] in needed]
-        gone = {manifest["version"] for manifest in leftover} | _bury(objects, name, [*chosen, *stale], live, keep, actor)
+        buried = _bury(objects, name, [*chosen, *stale], live, keep, actor) if chosen or stale else set()
+        gone = {manifest["version"] for manifest in leftover} | buried
         for version in found:
             for info in left.get(_artifact(every, version), ()) if version in gone else ():
                 objects.delete(info.key)

@@ -20,7 +20,7 @@ from transfer_learning.store.documents import Document
 from transfer_learning.store.models import ModelStore
 from transfer_learning.store.object_store import ObjectStore
 
-SAMPLE = 1_000
+SAMPLE = 1_500
 FULL = 100_000
 POWER = 2_000
 """A part of the protocols that is taken away must be missed within so many schedules."""

@@ -1,4 +1,4 @@
-"""Promises 9, 10 and 12 over the in-memory store: many writers, lost answers, and alias moves in one line."""
+"""Promises 9, 10, 12 and 14 over the in-memory store: many writers, lost answers, alias moves in one line, readers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import collections
 import contextlib
 import itertools
 import random
+import shutil
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,11 +18,12 @@ import pytest
 from learning.store.faults import FaultyObjectStore, ForgetfulObjectStore, ScriptedObjectStore
 from learning.store.test_aliases import check_linear, climb, rollback, with_versions
 from learning.store.tiny import digest, promote, publish
-from transfer_learning.errors import OutcomeUnknown, StoreError, StoreUnreachable
+from transfer_learning.errors import BadInput, OutcomeUnknown, StoreError, StoreUnreachable
 from transfer_learning.store import documents
 from transfer_learning.store.aliases import AliasStore
 from transfer_learning.store.models import ModelStore
 from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore
+from transfer_learning.store.retention import prune
 
 T = TypeVar("T")
 
@@ -155,6 +158,41 @@ def test_alias_moves_of_16_clients_are_one_line_of_generations(full: bool) -> No
     history = AliasStore(shared).history("news")
     check_linear(history, moves)  # type: ignore[arg-type]
     assert len(history) > (1000 if full else 30)
+
+
+@pytest.mark.parametrize("full", [SAMPLE, FULL])
+def test_a_reader_never_sees_a_mix_while_the_champion_changes_and_old_versions_go(full: bool, tmp_path: Path) -> None:
+    shared, count = MemoryObjectStore(), 500 if full else 30
+    publish(shared, tmp_path, 1)
+    promote(AliasStore(shared), 1)
+    ended = threading.Event()
+
+    def read(reader: int) -> int:
+        models, seen, number = ModelStore(shared), set[int](), 0
+        while not ended.is_set():
+            number += 1
+            try:
+                version = models.resolve("news", "champion")
+                folder = models.fetch("news", version, tmp_path / f"reader-{reader}" / str(number))
+            except BadInput as error:  # two promotions later: the version read about has been pruned
+                assert error.code == "VERSION_PRUNED"
+                continue
+            head = (folder / "head" / "model.safetensors").read_bytes()
+            assert head == (tmp_path / digest(version)[:8] / "head" / "model.safetensors").read_bytes()
+            seen.add(version)
+            shutil.rmtree(folder)
+        return len(seen)
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read, number) for number in range(4)]
+        for version in range(2, count + 2):
+            publish(shared, tmp_path, version)
+            promote(AliasStore(shared), version)
+            prune(shared, "news", keep=1, actor="cron", delete=True)
+        ended.set()
+        seen = [reader.result() for reader in readers]
+
+    assert min(seen) > 1
 
 
 @pytest.mark.parametrize("full", [SAMPLE, FULL])

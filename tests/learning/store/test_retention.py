@@ -12,7 +12,7 @@ from transfer_learning.errors import BadInput, Refused
 from transfer_learning.store import documents, layout, manifests
 from transfer_learning.store.aliases import AliasStore
 from transfer_learning.store.models import ModelStore
-from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore
+from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore, OnBytes
 from transfer_learning.store.retention import Pruned, prune
 
 
@@ -64,7 +64,7 @@ def test_a_pruned_version_leaves_a_tombstone_with_its_facts_ledger_and_parents(o
 
 
 def test_pruning_twice_is_pruning_once(objects: ObjectStore, tmp_path: Path) -> None:
-    fill(objects, tmp_path, 3)
+    fill(objects, tmp_path, 3, champions=[3])
     pruned(objects)
     before = {info.key: info.modified for info in objects.list("")}
 
@@ -172,6 +172,47 @@ def test_a_version_that_is_marked_cannot_be_promoted_or_rolled_back_to(tmp_path:
     if alias_exists:
         with pytest.raises(BadInput, match="NOTHING_BEFORE"):
             aliases.rollback("news", promote_id="back", actor="a", reason="")
+
+
+def test_a_reader_whose_version_is_pruned_meanwhile_is_told_so_and_has_nothing(objects: ObjectStore, tmp_path: Path) -> None:
+    class PrunedMeanwhile(FaultyObjectStore):
+        def download(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
+            if key.endswith("vocab.txt"):
+                pruned(self._inner)
+            super().download(key, path, on_bytes)
+
+    fill(objects, tmp_path, 2)
+
+    with pytest.raises(BadInput, match=r"^VERSION_PRUNED version 1 of model news was pruned — versions: 2$"):
+        ModelStore(PrunedMeanwhile(objects)).fetch("news", 1, tmp_path / "out" / "fetched")
+
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_mark_that_a_dead_pruner_left_goes_where_the_version_is_needed(tmp_path: Path) -> None:
+    objects = MemoryObjectStore()
+    aliases = fill(objects, tmp_path, 3, champions=[3])
+    with pytest.raises(Killed):
+        prune(dying_after(objects, "put models/news/versions/000001.json"), "news", keep=1, actor="ada", delete=True)
+    assert "pruning" in ModelStore(objects).manifest("news", 1)
+
+    assert pruned(objects, keep=3) == []
+
+    assert "pruning" not in ModelStore(objects).manifest("news", 1)
+    assert promote(aliases, 1).moved
+
+
+def dying_after(objects: ObjectStore, call: str) -> ObjectStore:
+    """Dies after the first call of this name."""
+
+    class Dying(FaultyObjectStore):
+        def around(self, number, name, made, **options):  # type: ignore[no-untyped-def]
+            result = made()
+            if name == call:
+                raise Killed(name)
+            return result
+
+    return Dying(objects)
 
 
 def test_a_fence_changes_nothing_that_can_be_seen(objects: ObjectStore, tmp_path: Path) -> None:
