@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as library_logging
 
 from transfer_learning.blocks.backbone import architecture_of
-from transfer_learning.blocks.safe_loading import check_files
+from transfer_learning.blocks.safe_loading import check_configs, check_files, count_weights
 from transfer_learning.errors import BadInput, one_line
-
-PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
-
-CHECKED = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
-"""Files whose keys could ask a library for code from the model's folder or from a hub."""
+from transfer_learning.model_files import no_safetensors
 
 LONGEST_SHOWN = 5
+
+SLACK = 1_000_000
+"""Weights that a config may describe beyond twice those of the files, before anything is allocated."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
     library_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     library_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model, head_reused = _load_model(folder, config, labels, pooling, seed)
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = _load_tokenizer(folder, model.config)
     embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > embeddings:
         raise BadInput(
@@ -76,29 +74,23 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
 
 
 def read_config(folder: Path) -> Any:
-    """Return the model's configuration, read without running anything.
+    """Return the model's configuration, read without running anything: only what the architecture's own class knows is kept.
 
     Raises:
         BadInput: no config.json, one that asks for code, or an architecture we do not have.
     """
-    for name in CHECKED:
-        if (folder / name).exists():
-            for key in _keys(_json(folder / name)):
-                if key == "auto_map" or key.startswith("_attn_implementation") or key == "custom_pipelines":
-                    raise BadInput(
-                        "REMOTE_CODE",
-                        f"asks for code of its own ({key})",
-                        "use a model that runs on transformers alone",
-                        file=folder / name,
-                    )
-    if not (folder / "config.json").exists():
-        raise BadInput("NO_BASE", "there is no config.json", "name a folder that transformers can load", file=folder)
-    kind = str(_json(folder / "config.json").get("model_type"))
+    values = check_configs(folder)
+    kind = str(values.get("model_type"))
+    if kind not in CONFIG_MAPPING:
+        what = f"model_type {kind[:80]!r} is not known to transformers {transformers.__version__}"
+        raise BadInput("ARCHITECTURE", what, "use a known model", file=folder / "config.json")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        known = CONFIG_MAPPING[kind]
+        names = {*known().to_dict(), *known.attribute_map, "num_labels"}
+        config = known.from_dict({name: value for name, value in values.items() if name in names})
+    except Exception as error:
         raise BadInput(
-            "ARCHITECTURE", f"model_type {kind!r}: {one_line(str(error))[:200]}", "use a known model", file=folder
+            "BAD_CONFIG", f"cannot be used: {_brief(error)}", "copy the model again", file=folder / "config.json"
         ) from None
     architecture_of(config)
     if getattr(config, "is_decoder", False):
@@ -114,11 +106,7 @@ def check_weights(folder: Path) -> None:
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-        found = f"only pickled weights ({', '.join(pickled[:3])})" if pickled else "no weights"
-        raise BadInput(
-            "NO_SAFETENSORS", f"{found}, and only safetensors are loaded", "convert them with save_pretrained", file=folder
-        )
+        raise no_safetensors(folder)
     for path in files:
         try:
             with safe_open(path, "pt") as weights:
@@ -139,6 +127,7 @@ def _load_model(folder: Path, config: Any, labels: list[str], pooling: str, seed
     config.problem_type = "single_label_classification"
     wants_head = pooling == "architecture"
     loader = AutoModelForSequenceClassification if wants_head else AutoModel
+    _refuse_inflated(loader, config, folder)
     torch.manual_seed(seed)
     try:
         model, report = loader.from_pretrained(
@@ -151,16 +140,33 @@ def _load_model(folder: Path, config: Any, labels: list[str], pooling: str, seed
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BadInput(
-            "BAD_WEIGHTS", f"cannot be loaded: {one_line(str(error))[:200]}", "check the folder", file=folder
-        ) from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        if "allocate memory" in str(error):
+            raise MemoryError from None
+        raise BadInput("BAD_WEIGHTS", f"cannot be loaded: {_brief(error)}", "check the folder", file=folder) from None
     _account_for_keys(folder, model, report)
     fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     reused = wants_head and known == labels and not fresh
     if wants_head and not reused:
         _start_head(model, seed, pretrained_pooler=not any("pooler" in key for key in fresh))
     return model, reused
+
+
+def _refuse_inflated(loader: Any, config: Any, folder: Path) -> None:
+    """Refuse a config that describes far more weights than there are: what the files lack would be allocated all the same."""
+    try:
+        with torch.device("meta"):
+            model = loader.from_config(config)
+        described = sum(tensor.numel() for name, tensor in model.state_dict().items() if not _is_head(name, model))
+    except Exception as error:
+        what = f"describes no model: {_brief(error)}"
+        raise BadInput("BAD_CONFIG", what, "copy the model again", file=folder / "config.json") from None
+    held = count_weights(folder)
+    if described > 2 * held + SLACK:
+        what = f"config.json describes {described:,} weights, and the files hold {held:,}"
+        raise BadInput("WRONG_KEYS", what, "use weights and config.json of the same model", file=folder)
 
 
 def _account_for_keys(folder: Path, model: Any, report: dict[str, Any]) -> None:
@@ -202,9 +208,9 @@ def _start_head(model: Any, seed: int, *, pretrained_pooler: bool) -> None:
             nn.init.normal_(parameter, std=scale, generator=generator) if parameter.ndim > 1 else nn.init.zeros_(parameter)
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def _load_tokenizer(folder: Path, config: Any) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
         usable = len(tokenizer) > len(tokenizer.all_special_tokens) and tokenizer.pad_token_id is not None
     except Exception as error:  # the library raises whatever the file made it stumble over
         raise BadInput(
@@ -221,21 +227,5 @@ def _longest(model: Any, tokenizer: Any) -> int:
     return int(min(positions, tokenizer.model_max_length)) // 8 * 8
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput("BAD_CONFIG", f"cannot be read: {one_line(str(error))[:200]}", "copy the model again", file=path) from None
-    if not isinstance(value, dict):
-        raise BadInput("BAD_CONFIG", "is not a JSON object", "copy the model again", file=path)
-    return value
-
-
-def _keys(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            yield from _keys(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _keys(inner)
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__} {one_line(str(error))[:200]}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,86 @@ from transfer_learning.errors import BadInput, one_line
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors format."""
+
+CONFIGS = (
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+)
+"""Files whose keys steer a library."""
+
+STEERING = frozenset(
+    (
+        *("auto_map", "custom_pipelines", "custom_generate"),  # classes from the folder's or a hub's code
+        *("attn_implementation", "experts_implementation", "kernel_config", "use_kernels"),  # kernels from a hub
+        *("transformers_weights", "configuration_files", "fast_tokenizer_files"),  # other files than those checked here
+        *("quantization_config", "distributed_config", "fusion_config"),  # other code than the architecture's
+    )
+)
+STEERING_STARTS = ("_attn_implementation", "_experts_implementation")
+HARMLESS = frozenset(("_attn_implementation_autoset",))
+"""A flag without effect that older releases of transformers wrote."""
+
+MOST_LABELS = 100_000
+MOST_LAYERS = 1_000
+
+
+def check_configs(folder: Path) -> dict[str, Any]:
+    """Check every config file, and return what config.json holds.
+
+    Raises:
+        BadInput: no config.json, one that cannot be read, one that asks for code or other files, or impossible sizes.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise _remote(folder / "adapter_config.json", "it is an adapter of another model")
+    for name in CONFIGS:
+        if (folder / name).exists():
+            for key in _keys(read_json(folder / name)):
+                if key not in HARMLESS and (key in STEERING or key.startswith(STEERING_STARTS)):
+                    raise _remote(folder / name, key)
+    path = folder / "config.json"
+    if not path.exists():
+        raise BadInput("NO_BASE", "there is no config.json", "name a folder that transformers can load", file=folder)
+    values = read_json(path)
+    labels = values.get("id2label")
+    if not isinstance(labels, (dict, type(None))):
+        raise BadInput("BAD_CONFIG", "id2label is no table of labels", "copy the model again", file=path)
+    for key, most in (("num_labels", MOST_LABELS), ("num_hidden_layers", MOST_LAYERS), ("n_layers", MOST_LAYERS)):
+        count = values.get(key, 1)
+        if count is not None and not (isinstance(count, int) and 0 < count <= most):
+            what = f"{key} is {str(count)[:40]!r}, expected 1 to {most}"
+            raise BadInput("BAD_CONFIG", what, "use config.json and weights of the same model", file=path)
+    return values
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        BadInput: it cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput("BAD_CONFIG", f"cannot be read: {one_line(str(error))[:200]}", "copy the model again", file=path) from None
+    if not isinstance(value, dict):
+        raise BadInput("BAD_CONFIG", "is not a JSON object", "copy the model again", file=path)
+    return value
+
+
+def count_weights(folder: Path) -> int:
+    """Return how many numbers the weight files hold; call ``check_files`` first."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            described = json.loads(file.read(length))
+        shapes = (value["shape"] for name, value in described.items() if name != "__metadata__")
+        total += sum(math.prod(shape) for shape in shapes)
+    return total
 
 
 def check_files(folder: Path) -> None:
@@ -63,3 +145,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{key[:80]!r} stands there twice")
         found[key] = value
     return found
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Yield every key at any depth; the names of labels are nobody's keys."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            if key != "label2id":
+                yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
+
+
+def _remote(path: Path, what: str) -> BadInput:
+    fix = "use a model that runs on transformers alone"
+    return BadInput("REMOTE_CODE", f"asks for code of its own ({what})", fix, file=path)
