@@ -1,0 +1,82 @@
+"""Promises 1 and 2: kill -9 at any moment, resume from the store, and the model is the same to the bit."""
+
+import contextlib
+import random
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from learning.stages.fine_tuning import TIMES, Job, weight_hashes
+from transfer_learning.attempts import Attempt
+from transfer_learning.errors import HostOutOfMemory
+from transfer_learning.jobs import JobResult, run_job
+from transfer_learning.specs import FineTuneSpec, TaskSpec
+from transfer_learning.store.object_store import MemoryObjectStore
+
+LONG = {"batch_size": 4, "micro_batch": 2, "checkpoint_seconds": 0.15, "precision": "fp32", "task": TaskSpec()}
+SPECS = {
+    "full": FineTuneSpec(**LONG, epochs=60),
+    "early stopping": FineTuneSpec(**LONG, epochs=200, backbone_lr=1e-3, patience=40),
+    "probe then fine-tune": FineTuneSpec(**LONG, strategy="probe_then_fine_tune", head_epochs=25, epochs=40, unfreeze_blocks=1),
+    "bf16": FineTuneSpec(**LONG | {"precision": "bf16"}, epochs=40),
+}
+FULL = pytest.mark.full
+
+
+class Killer:
+    """Watches a job and kills its child at a random moment of its training."""
+
+    def __init__(self, watch, progress: Path, chance: random.Random, armed: bool) -> None:
+        self._watch, self._progress, self._chance, self._armed = watch, progress, chance, armed
+        self._moment: float | None = None
+
+    def __call__(self) -> None:
+        self._watch()
+        if self._moment is None and self._progress.exists():
+            self._moment = time.monotonic() + self._chance.uniform(0, 1.2)
+        if self._armed and self._moment is not None and time.monotonic() >= self._moment:
+            self._armed = False
+            for child in psutil.Process().children():
+                with contextlib.suppress(psutil.Error):  # it may be over
+                    if "transfer_learning.run" in child.cmdline():
+                        child.kill()
+
+
+def run(job: Job, spec: FineTuneSpec, folder: Path, kills: int, seed: int) -> tuple[JobResult, list[str | None]]:
+    """Run a job whose child is killed again and again; return the result, and where each attempt began."""
+    objects, chance, begun = MemoryObjectStore(), random.Random(seed), []
+    for number in range(kills + 1):
+        work = folder / f"attempt-{number}"
+        with Attempt(objects, "f00d", owner=str(number)) as attempt:
+            start = attempt.newest_checkpoint(work)
+            begun.append(start.name if start else None)
+            watch = Killer(attempt.watcher(work), work / "progress.jsonl", chance, armed=number < kills)
+            try:
+                return run_job("fine_tune", spec, job.inputs, work=work, resume_from=start, threads=1, watch=watch), begun
+            except HostOutOfMemory:
+                continue
+    raise AssertionError("the last attempt is not killed")
+
+
+@pytest.mark.parametrize(
+    ("name", "kills"),
+    [("full", 5), ("early stopping", 5), ("probe then fine-tune", 5), ("bf16", 5)]
+    + [pytest.param(name, 50, marks=FULL) for name in SPECS],
+)
+def test_killed_at_random_moments_it_ends_bit_identical(tmp_path: Path, name: str, kills: int) -> None:
+    job = Job(tmp_path, rows=30, validation=12, contrary=name == "early stopping")
+    whole, _ = run(job, SPECS[name], tmp_path / "whole", 0, seed=0)
+
+    killed, begun = run(job, SPECS[name], tmp_path / "killed", kills, seed=kills)
+
+    assert weight_hashes(killed.out) == weight_hashes(whole.out)
+    assert timeless(killed.metrics) == timeless(whole.metrics)
+    assert begun[0] is None
+    assert sorted(begun[1:], key=lambda step: step or "") == begun[1:]
+    assert begun[-1] is not None
+
+
+def timeless(metrics: dict) -> dict:
+    return {name: value for name, value in metrics.items() if name not in TIMES}
