@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from transfer_learning.blocks.base_model import Base, load_base, read_config
 from transfer_learning.blocks.batching import length_batches, tokenize
 from transfer_learning.blocks.head import POOLINGS, TextClassifier
 from transfer_learning.blocks.safe_loading import check_files
-from transfer_learning.errors import BadInput, nearest
+from transfer_learning.errors import BadInput, nearest, one_line
 from transfer_learning.specs import TaskSpec
 
 TOKEN_BUDGET = 4096
@@ -152,7 +153,11 @@ def _load_dense(model: TextClassifier, folder: Path, name: str) -> None:
     if not path.resolve().is_relative_to(folder.resolve()) or path.suffix != ".safetensors" or not path.is_file():
         raise BadInput("NO_HEAD", f"there is no head file {name[:80]!r} in it", "publish the model again", file=folder)
     check_files(path.parent)
-    weights = load_file(path)
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        what = f"not a whole safetensors file: {one_line(str(error))[:200]}"
+        raise BadInput("BAD_WEIGHTS", what, "publish the model again", file=path) from None
     assert model.pooled_head is not None
     expected = {key: tuple(value.shape) for key, value in model.pooled_head.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in weights.items()}

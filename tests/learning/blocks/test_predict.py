@@ -153,6 +153,14 @@ def head_elsewhere(folder):
     write_passport(folder, LABELS, "sentence_transformers", "mean", "../head.safetensors")
 
 
+def cut_head(folder):
+    path = folder / "head" / "model.safetensors"
+    path.parent.mkdir()
+    save_file({"linear.weight": torch.zeros(3, 16), "linear.bias": torch.zeros(3)}, path)
+    path.write_bytes(path.read_bytes()[:-8])
+    write_passport(folder, LABELS, "sentence_transformers", "mean", "head/model.safetensors")
+
+
 def broken_passport(folder):
     (folder / "passport.json").write_text("{")
 
@@ -179,6 +187,7 @@ def doubled_label(folder):
         (nan_weights, "BAD_WEIGHTS"),
         (headless, "NO_HEAD"),
         (head_elsewhere, "NO_HEAD"),
+        (cut_head, "BAD_WEIGHTS"),
         (broken_passport, "BAD_PASSPORT"),
         (unknown_format, "BAD_PASSPORT"),
         (doubled_label, "BAD_PASSPORT"),
