@@ -9,7 +9,7 @@ OURS := plugins include dags tests
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help venv demo airflow test lint format clean
+.PHONY: help venv demo airflow test test-live lint format clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,7 +31,10 @@ airflow: $(STAMP) ## Airflow's UI with the DAGs, the plugin and the demo's data 
 	@$(BIN)/python -m demo --text $(or $(TEXT),headlines) --serve
 
 test: $(STAMP) ## The tests, under 15 minutes.
-	@$(BIN)/python -m pytest -q -m "not live and not full and not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not live and not full and not gpu"
+
+test-live: $(STAMP) ## The tests on real Airflow processes, under 8 minutes: the demo, and every way to kill a task.
+	@$(BIN)/python -m pytest -q -m live
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts.
 	@$(BIN)/ruff check $(OURS)

@@ -19,6 +19,10 @@ class AirflowApi:
         # Loopback only: a proxy of the environment must not see it.
         self._client = httpx.Client(base_url=url, timeout=30, trust_env=False)
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+
     def log_in(self, user: str, password: str) -> None:
         """Fetch a token and send it from now on."""
         answer = self._client.post("/auth/token", json={"username": user, "password": password}).raise_for_status()

@@ -87,6 +87,8 @@ class Processes:
         _send(psutil.Process().children(recursive=True), signal.SIGTERM, POLITE_SECONDS)
         while alive := [child for child in psutil.Process().children(recursive=True) if _is_alive(child)]:
             _send(alive, signal.SIGKILL, 0.5)
+        for process, _ in self._started.values():
+            process.wait()
         self.record.unlink(missing_ok=True)
 
 
