@@ -59,7 +59,9 @@ class Settings:
         return chosen
 
     def merged(self, overrides: Mapping[str, Any]) -> Self:
-        """Return a copy with ``overrides`` applied; nested dicts merge into nested specs.
+        """Return a copy with ``overrides`` applied; nested dicts merge into nested specs, and into dicts key by key.
+
+        So a form whose fields were left empty takes nothing away, such as a floor of the gate.
 
         Raises:
             BadInput: as ``from_dict``.
@@ -68,8 +70,13 @@ class Settings:
         changed = {}
         for name, value in overrides.items():
             current = getattr(self, name)
-            nested = isinstance(current, Settings) and isinstance(value, Mapping)
-            changed[name] = current.merged(value) if nested else value
+            if isinstance(current, Settings) and isinstance(value, Mapping):
+                value = current.merged(value)
+            elif isinstance(current, Mapping) and isinstance(value, Mapping):
+                value = {**current, **value}
+            elif value == {}:
+                value = current
+            changed[name] = value
         return dataclasses.replace(self, **changed)
 
 

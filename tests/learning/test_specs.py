@@ -87,6 +87,15 @@ def test_a_form_overrides_single_settings_of_nested_specs():
     assert spec.gate.margin == 0.01
 
 
+def test_a_form_that_was_left_empty_changes_nothing():
+    spec = EvaluateSpec(gate=Gate(floors={"accuracy": 0.9}))
+
+    assert spec.merged({"gate": {"floors": {}}}) == spec
+    assert spec.merged({"gate": {"floors": {"macro_f1": 0.8}}}).gate.floors == {"accuracy": 0.9, "macro_f1": 0.8}
+    assert FineTuneSpec().merged({"task": {}}) == FineTuneSpec()
+    assert spec.merged({"gate": {"floors": {"accuracy": 0.7}}}).gate.floors == {"accuracy": 0.7}
+
+
 def test_every_setting_is_described():
     for spec in [s for s in vars(specs).values() if isinstance(s, type) and issubclass(s, Settings) and s is not Settings]:
         source = __import__("inspect").getsource(spec)
