@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import secrets
-import socket
 import sys
 import time
 from pathlib import Path
@@ -14,9 +13,9 @@ from pathlib import Path
 import httpx
 
 from demo.airflow_api import AirflowApi
+from demo.loopback import HOST, free_ports
 from demo.processes import Processes
 
-HOST = "127.0.0.1"
 USER = "admin"
 START_SECONDS = 180.0
 COMPONENTS = {
@@ -43,7 +42,7 @@ class AirflowHome:
     ) -> None:
         self.folder = folder
         self.password = secrets.token_urlsafe(12)
-        self.url = f"http://{HOST}:{_free_port()}"
+        self.url = f"http://{HOST}:{free_ports(1)[0]}"
         self._processes = processes
         self._environment = self._settings(dags, schedules) | variables
 
@@ -115,9 +114,3 @@ class AirflowHome:
         } | {f"CORE__{name}": value for name, value in core.items()}
         process = {"AIRFLOW_HOME": str(self.folder)}
         return inherited | process | {f"AIRFLOW__{name}": value for name, value in options.items()}
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])

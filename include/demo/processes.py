@@ -51,7 +51,7 @@ class Processes:
                 env=environment,
                 cwd=self.folder,
                 start_new_session=True,  # Ctrl-C in a terminal goes to us alone, and we stop the rest
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=die_with(os.getpid()),
             )
         self._started[name] = (process, log)
         self.note(process.pid)
@@ -138,7 +138,9 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line), "no output")
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def die_with(parent: int) -> Callable[[], None]:
+    """Return what a child does before it becomes its program: it asks to be killed when the thread that started it ends."""
+
     def ask() -> None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

