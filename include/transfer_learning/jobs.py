@@ -212,7 +212,7 @@ def _follow(
             deadline = deadline or time.monotonic() + GRACE_SECONDS
             if time.monotonic() > deadline:
                 log.warning("The child did not end within %.0f s of the stop signal: killed", GRACE_SECONDS)
-                return
+                break  # it may have written its last checkpoint all the same
         time.sleep(POLL_SECONDS)
     for line in lines.read():
         on_progress(line)

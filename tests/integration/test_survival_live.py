@@ -73,7 +73,7 @@ def test_a_terminated_task_is_tried_again_and_never_a_success(live: LiveAirflow)
     state = training.first_end()
     assert state == "up_for_retry"
     succeeds(live, training, state, gone)
-    assert "STOPPED at step" in training.log(1)
+    assert "STOPPED" in training.log(1)
 
 
 def test_after_a_kill_of_the_task_the_child_goes_too_and_a_retry_takes_the_lease_over(live: LiveAirflow) -> None:

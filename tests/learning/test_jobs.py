@@ -81,6 +81,15 @@ def test_a_stubborn_stage_is_killed_after_the_grace_time(tmp_path):
     assert time.monotonic() - started < 30
 
 
+def test_what_a_stubborn_stage_wrote_in_the_grace_time_is_still_seen(tmp_path, caplog):
+    stop, warned = StopFlag(), []
+
+    with pytest.raises(Stopped):
+        run("stubborn", tmp_path, stop=stop, on_progress=lambda _: stop.set(), watch=lambda: warned.append(bool(caplog.records)))
+
+    assert warned[-1]
+
+
 def test_a_stop_before_the_start_starts_nothing(tmp_path):
     stop = StopFlag()
     stop.set()
