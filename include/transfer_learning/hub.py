@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from transfer_learning.disk import disk_full, is_disk_full
 from transfer_learning.errors import BadInput, StoreUnreachable, TransferLearningError
 
 PASSING = (408, 425, 429)
@@ -37,6 +39,8 @@ def hub_error(error: Exception, uri: str, mirror: str) -> TransferLearningError:
     """
     if isinstance(error, TransferLearningError):
         return error
+    if is_disk_full(error):
+        return disk_full(Path(getattr(error, "filename", None) or uri))
     if _is_refusal(error):
         return BadInput(
             "HUB", f"the hub refused it ({type(error).__name__})", "check name and revision, and that it is public", file=uri

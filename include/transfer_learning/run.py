@@ -8,16 +8,19 @@ Reads ``job.json``: ``protocol`` (1), ``stage``, ``spec``, ``inputs`` {role: [fo
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from transfer_learning import child, specs
+from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput, HostOutOfMemory, TransferLearningError, nearest, one_line
 from transfer_learning.hashes import sha256_of
 from transfer_learning.settings import Settings
@@ -100,13 +103,25 @@ def run_stage(job: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, A
     stage: Stage = getattr(importlib.import_module(f"transfer_learning.stages.{job['stage']}"), job["stage"])
     inputs = {role: [Path(folder) for folder in folders] for role, folders in job["inputs"].items()}
     try:
-        return stage(spec, inputs, out, run), run.numerics
+        with _all_or_nothing(out), room_for(out):
+            return stage(spec, inputs, out, run), run.numerics
     except MemoryError:
         limit = (job.get("limits") or {}).get("memory_mb")
         within = f"the limit of {limit} MiB" if limit else "this machine's memory"
         raise HostOutOfMemory(
             f"OUT_OF_MEMORY stage {job['stage']} needs more than {within} — raise memory_limit_mb or send less"
         ) from None
+
+
+@contextlib.contextmanager
+def _all_or_nothing(out: Path) -> Iterator[None]:
+    """Leave nothing in ``out`` unless the stage ends well."""
+    try:
+        yield
+    except BaseException:
+        for entry in list(out.iterdir()):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        raise
 
 
 def build_run(job: Mapping[str, Any]) -> Run:

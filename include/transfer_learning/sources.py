@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput
 from transfer_learning.remote_sources import Found, Sql, find_hub_files, find_objects, fixed_folder, has_wildcard, stream_query
 from transfer_learning.specs import PullSpec
@@ -179,7 +180,8 @@ def _choose(found: list[Found], uri: str, spec: PullSpec) -> list[Found]:
 def _stage_query(uri: str, spec: PullSpec, sql: Sql | None, folder: Path, log: Callable[[str], None]) -> list[dict[str, Any]]:
     if sql is None or spec.query is None:
         raise BadInput("NO_SQL", "a sql:// source needs an Airflow connection", "pull it with PullDatasetOperator", file=uri)
-    files, rows = stream_query(sql(uri.removeprefix("sql://"), spec.query), uri, folder)
+    with room_for(folder, lambda: sum(path.stat().st_size for path in folder.iterdir())):  # at least: nobody knows how many come
+        files, rows = stream_query(sql(uri.removeprefix("sql://"), spec.query), uri, folder)
     log(f"{uri}: {rows} rows")
     return [{"uri": uri, "format": "arrow", "paths": [path], "bytes": path.stat().st_size} for path in files]
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from transfer_learning.blocks import model_card
 from transfer_learning.blocks.head import PooledHead, TextClassifier
 from transfer_learning.blocks.rows import Rows
+from transfer_learning.disk import room_for
 
 FORMAT = 1
 
@@ -147,7 +148,8 @@ def _head(published: Published, file: str) -> dict[str, Any]:
 
 
 def _save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    save_file(dict(tensors), path, metadata={"format": "pt"})
+    with room_for(path, sum(tensor.nbytes for tensor in tensors.values())):
+        save_file(dict(tensors), path, metadata={"format": "pt"})
     path.chmod(0o644)  # the library leaves it to its owner alone, whatever the umask
 
 

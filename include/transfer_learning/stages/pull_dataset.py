@@ -32,6 +32,7 @@ from transfer_learning.blocks.data.snapshot_parts import Part, Spool, kept_parts
 from transfer_learning.blocks.data.source_file import Reading, SourceFile
 from transfer_learning.blocks.data.splits import SPLITS, TEST, assign, resolve_rule
 from transfer_learning.blocks.data.text_files import known_encoding
+from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput, Stopped
 from transfer_learning.specs import PullSpec
 from transfer_learning.stage import Inputs, Run
@@ -62,7 +63,7 @@ def pull_dataset(spec: PullSpec, inputs: Inputs, out: Path, run: Run) -> Mapping
         raise BadInput("BAD_JOB", "a split by time needs the run's own time", "give the fact as_of", file=spec.name)
     files = [file for folder in inputs["source"] for file in staged_files(folder)]
     previous = _previous_manifest(inputs)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".pull-") as work:
+    with tempfile.TemporaryDirectory(dir=out, prefix=".pull-") as work, room_for(out, lambda: _bytes_needed(files, Path(work))):
         table, spool, intake = read_rows(spec, files, Path(work), run)
         snapshot = settle(spec, files, table, spool, intake, previous, run)
         kept, covered = _kept(inputs, previous, table, snapshot)
@@ -82,6 +83,12 @@ def pull_dataset(spec: PullSpec, inputs: Inputs, out: Path, run: Run) -> Mapping
         "bytes_written": sum(part.bytes for part in new),
         "seconds": time.monotonic() - started,
     }
+
+
+def _bytes_needed(files: Sequence[SourceFile], work: Path) -> int:
+    """Return how much room a pull takes at least: its rows once as they are spooled, and once as they are dealt into parts."""
+    spooled = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+    return 2 * max(spooled, sum(path.stat().st_size for file in files for path in file.paths))
 
 
 def read_rows(spec: PullSpec, files: Sequence[SourceFile], work: Path, run: Run) -> tuple[RowTable, Spool, Intake]:

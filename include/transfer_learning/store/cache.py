@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput
-from transfer_learning.store.files import check_sha256, room_for, sha256_of, whole_file
+from transfer_learning.store.files import check_sha256, sha256_of, whole_file
 
 ABANDONED_SECONDS = 24 * 3600.0
 """Unfinished files older than this were left by a process that was killed."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput
 
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 DOWNLOADS = 2
 """Bytes may change on their way; those that are wrong twice are wrong in the store."""
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256_of(path: Path) -> str:
@@ -34,27 +33,6 @@ def check_sha256(sha256: str) -> str:
     if not SHA256.fullmatch(str(sha256)):
         raise BadInput("BAD_NAME", f"{str(sha256)[:80]!r} is not a SHA-256")
     return sha256
-
-
-@contextlib.contextmanager
-def room_for(path: Path, needed: int | Callable[[], int] | None = None) -> Iterator[None]:
-    """Turn a full disk into one line.
-
-    Args:
-        path: the file being written.
-        needed: its size when complete, bytes, or how to find out; None where nobody knows.
-
-    Raises:
-        BadInput: the disk, the quota or the file size limit is reached.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        size = needed() if callable(needed) else needed
-        what = "does not fit on the disk" if size is None else f"needs {size:,} bytes, and the disk is full"
-        raise BadInput("DISK_FULL", what, "make room or choose another disk", file=path) from error
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput, ObjectMissing, PreconditionFailed, StoreUnreachable
-from transfer_learning.store.files import room_for, sync, whole_file
+from transfer_learning.store.files import sync, whole_file
 from transfer_learning.store.object_store import ObjectInfo, ObjectStore, OnBytes, Stored, check_key
 
 OWN = ".transfer-learning"

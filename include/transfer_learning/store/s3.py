@@ -17,8 +17,8 @@ from botocore.config import Config
 from s3transfer.futures import TransferFuture
 from s3transfer.manager import TransferConfig, TransferManager
 
+from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput, ObjectMissing, PreconditionFailed
-from transfer_learning.store.files import room_for
 from transfer_learning.store.object_store import ObjectInfo, ObjectStore, OnBytes, Stored, check_key
 from transfer_learning.store.patience import Patience, refuse_when_late
 from transfer_learning.store.s3_errors import ErrorInsteadOfObject, explain, is_weather

@@ -21,6 +21,7 @@ from airflow_transfer_learning.settings import Deployment, deployment
 from transfer_learning import jobs
 from transfer_learning.attempts import Attempt
 from transfer_learning.bases import Bases
+from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput, Stopped, StoreUnreachable, TransferLearningError
 from transfer_learning.refs import PlanRef
 from transfer_learning.settings import Settings
@@ -73,7 +74,8 @@ class TransferLearningOperator(BaseOperator):
     def clear_errors(self) -> Iterator[None]:
         """Turn every end into what Airflow must do: fail at once, or retry; a task that was stopped never succeeds."""
         try:
-            yield
+            with room_for(self.deployment.cache_folder):
+                yield
             self.check_stop()
         except TransferLearningError as error:
             raise (AirflowException if error.retryable else AirflowFailException)(str(error)) from None
