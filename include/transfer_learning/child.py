@@ -37,7 +37,6 @@ DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
 def environment(parent: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
     """Return what a child inherits: an allow-list, so that no credential of the parent is in it, and the hub switched off."""
     kept = DEFAULTS | {name: value for name, value in parent.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
-    kept.pop("TRANSFER_LEARNING_ROOT", None)
     kept |= OFFLINE | {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     if threads is not None:
         kept |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -57,16 +56,16 @@ def die_with_parent() -> None:
 
 
 def stay_offline() -> None:
-    """Refuse every connection and look-up but loopback, whatever library asks for it."""
+    """Refuse every connection, datagram and look-up but loopback that Python code asks for, in whatever library."""
     sys.addaudithook(_refuse_network)
 
 
 def keep_to_limits(limits: Mapping[str, int]) -> None:
-    """Apply ``memory_mb`` (private writable memory, MiB) and ``cpu_seconds``."""
+    """Apply ``memory_mb`` (private writable memory, MiB) and ``cpu_seconds``; a lower limit of the machine's own stays."""
     if memory := limits.get("memory_mb"):
-        resource.setrlimit(resource.RLIMIT_DATA, (memory * MIB, memory * MIB))
+        _lower(resource.RLIMIT_DATA, memory * MIB, memory * MIB)
     if seconds := limits.get("cpu_seconds"):
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+        _lower(resource.RLIMIT_CPU, seconds, seconds + 5)
 
 
 def peak_memory() -> int:
@@ -75,10 +74,17 @@ def peak_memory() -> int:
     return int(line.split()[1]) * 1024
 
 
+def _lower(kind: int, soft: int, hard: int) -> None:
+    _, most = resource.getrlimit(kind)
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(kind, (soft, hard))
+
+
 def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "socket.connect" and isinstance(arguments[1], tuple):
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg") and isinstance(arguments[1], tuple):
         host = arguments[1][0]
-    elif event == "socket.getaddrinfo":
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
         host = arguments[0]
     else:
         return

@@ -47,6 +47,7 @@ def test_a_finished_job_returns_metrics_files_and_numerics(tmp_path):
         ("kill", HostOutOfMemory, r"^KILLED stage pull_dataset: SIGKILL from outside"),
         ("diverge", Diverged, r"^DIVERGED loss is NaN at step 7$"),
         ("network", Crashed, r"^PermissionError: a stage runs without network: connection to '192\.0\.2\.1' refused$"),
+        ("datagram", Crashed, r"^PermissionError: a stage runs without network: connection to '192\.0\.2\.1' refused$"),
     ],
 )
 def test_every_end_becomes_its_error_on_one_line(tmp_path, name, error, line):
@@ -60,6 +61,20 @@ def test_every_end_becomes_its_error_on_one_line(tmp_path, name, error, line):
 def test_a_stage_that_needs_more_memory_than_its_limit_is_named(tmp_path):
     with pytest.raises(OutOfMemory, match=r"^OUT_OF_MEMORY stage pull_dataset needs more than the limit of 512 MiB"):
         run("memory", tmp_path, limits={"memory_mb": 512})
+
+
+def test_a_lower_limit_of_the_machine_stays():
+    code = """
+import resource
+from transfer_learning import child
+resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+child.keep_to_limits({"cpu_seconds": 60})
+print(resource.getrlimit(resource.RLIMIT_CPU))
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+    assert (done.stdout, done.stderr) == ("(30, 30)\n", "")
 
 
 def test_a_stage_that_needs_more_processor_time_than_its_limit_is_named(tmp_path):

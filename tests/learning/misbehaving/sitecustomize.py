@@ -53,6 +53,8 @@ def pull_dataset(spec, inputs, out, run):
             time.sleep(60)
         case "network":
             socket.create_connection(("192.0.2.1", 80), timeout=1)
+        case "datagram":
+            socket.socket(type=socket.SOCK_DGRAM).sendto(b"secret", ("192.0.2.1", 53))
         case "environment":
             return dict(os.environ)
         case "family":
