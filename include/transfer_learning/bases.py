@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,14 @@ from transfer_learning.specs import check_name
 MIRROR = "mirror the model to s3:// or file://"
 
 SCHEMES = ("hf", "timm", "model", "s3", "file", "package")
+
+
+MODEL, DIGEST = "model", "digest"
+"""In the cache: the folder of a downloaded model, and beside it the digest that it had when it came."""
+
+PARTIAL = "partial-"
+ABANDONED_SECONDS = 24 * 3600.0
+"""An unfinished download that nobody wrote to for so long was left by a process that was killed."""
 
 
 class Models(Protocol):
@@ -57,7 +66,7 @@ class Bases:
     """Resolves and fetches base models.
 
     Args:
-        cache: folder for what is downloaded; a complete download is never downloaded again.
+        cache: folder for what is downloaded; a complete download comes again only when it was damaged here.
         models: the store's models, for ``model://``.
         s3_client: makes the boto3 client, for ``s3://``.
         hub: a stand-in for the module ``huggingface_hub``.
@@ -101,24 +110,28 @@ class Bases:
             folder = _local_folder(scheme, bare, uri)
             return _pinned(BaseModel(folder, digest_folder(folder), uri), pin)
         folder = self.cache / "bases" / hashlib.sha256(uri.encode()).hexdigest()
-        if not folder.exists():
+        if (base := _downloaded(folder, uri)) is None:
+            shutil.rmtree(folder, ignore_errors=True)
             self._download(scheme, bare, pin, uri, folder)
-        return BaseModel(folder, digest_folder(folder), uri)
+            base = BaseModel(folder / MODEL, digest_folder(folder / MODEL, uri), uri)
+        return base
 
     def _download(self, scheme: str, rest: str, pin: str, uri: str, folder: Path) -> None:
         """Download beside ``folder`` and rename, so that a half download is never taken for a whole one."""
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix="partial-"))
+        _remove_leftovers(folder.parent)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PARTIAL))
         try:
             if scheme == "hf":
-                self._download_hub(rest, partial / "model")
+                self._download_hub(rest, partial / MODEL)
             elif scheme == "model":
                 name, _, version = rest.partition("@")
-                self._models().fetch(name, int(version), partial / "model")
+                self._models().fetch(name, int(version), partial / MODEL)
             else:
-                self._download_s3(rest, pin, uri, partial / "model")
-            digest_folder(partial / "model", uri)
-            (partial / "model").replace(folder)
+                self._download_s3(rest, pin, uri, partial / MODEL)
+            (partial / DIGEST).write_text(digest_folder(partial / MODEL, uri))
+            partial.chmod(0o755)  # mkdtemp keeps it private
+            partial.replace(folder)
         except OSError:
             if not folder.exists():  # another process may have been faster
                 raise
@@ -207,6 +220,22 @@ def digest_folder(folder: Path, uri: str | None = None) -> str:
     if not any(path.suffix == ".safetensors" for path in files):
         raise no_safetensors(folder, uri)
     return _digest([[path.relative_to(folder).as_posix(), sha256_of(path)] for path in files])
+
+
+def _downloaded(folder: Path, uri: str) -> BaseModel | None:
+    """Return what was downloaded before, if it is still what came then."""
+    try:
+        base = BaseModel(folder / MODEL, digest_folder(folder / MODEL, uri), uri)
+        return base if (folder / DIGEST).read_text() == base.digest else None
+    except (OSError, BadInput):
+        return None
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for partial in folder.glob(f"{PARTIAL}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _pinned(base: BaseModel, pin: str) -> BaseModel:

@@ -125,6 +125,28 @@ def test_a_hub_branch_is_pinned_to_its_commit_and_downloaded_once(tmp_path, mode
     assert sorted(p.name for p in first.folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_a_download_that_was_damaged_here_comes_again(tmp_path, model_folder):
+    hub = local_hub(model_folder)
+    bases = Bases(cache=tmp_path, hub=hub)
+    first = bases.fetch("hf://org/model@c0ffee")
+
+    (first.folder / "model.safetensors").write_bytes(b"damaged")
+
+    assert bases.fetch("hf://org/model@c0ffee") == first
+    assert len(hub.downloads) == 2
+
+
+def test_what_a_killed_download_left_goes_after_a_day(tmp_path, model_folder):
+    old, new = tmp_path / "bases" / "partial-old", tmp_path / "bases" / "partial-new"
+    for partial in (old, new):
+        (partial / "model").mkdir(parents=True)
+    os.utime(old, (0, 0))
+
+    Bases(cache=tmp_path, hub=local_hub(model_folder)).fetch("hf://org/model@c0ffee")
+
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_a_repository_that_is_not_there_is_bad_input(tmp_path, model_folder):
     with pytest.raises(
         BadInput, match=r"^HUB hf://org/other the hub refused it \(RepositoryNotFoundError\) — check name and revision"
