@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from transfer_learning.errors import BadInput, ObjectMissing, OutcomeUnknown, StoreError
+from transfer_learning.hashes import sha256_of
 from transfer_learning.store.cache import Cache
-from transfer_learning.store.files import DOWNLOADS, sha256_of
+from transfer_learning.store.files import DOWNLOADS
 from transfer_learning.store.object_store import ObjectStore, OnBytes, check_key
 from transfer_learning.store.pickles import refuse_pickle, refuse_pickle_name
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput
-from transfer_learning.store.files import check_sha256, sha256_of, whole_file
+from transfer_learning.hashes import sha256_of
+from transfer_learning.store.files import check_sha256, whole_file
 
 ABANDONED_SECONDS = 24 * 3600.0
 """Unfinished files older than this were left by a process that was killed."""

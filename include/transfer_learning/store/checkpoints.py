@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from transfer_learning.errors import ObjectMissing
+from transfer_learning.hashes import sha256_of
 from transfer_learning.store import layout
-from transfer_learning.store.files import sha256_of
 from transfer_learning.store.object_store import ObjectStore
 
 COMPLETE = "_COMPLETE.json"

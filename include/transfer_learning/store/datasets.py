@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from transfer_learning.errors import BadInput, ObjectMissing, nearest
+from transfer_learning.hashes import sha256_of
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import check_name
 from transfer_learning.store import documents
 from transfer_learning.store.cache import Cache
 from transfer_learning.store.documents import Document
-from transfer_learning.store.files import DOWNLOADS, check_sha256, sha256_of
+from transfer_learning.store.files import DOWNLOADS, check_sha256
 from transfer_learning.store.object_store import ObjectStore, OnBytes
 
 THREADS = 4

@@ -1,9 +1,8 @@
-"""Files that are complete or absent, and known by their hash."""
+"""Files that are complete or absent, and names that are hashes."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import uuid
@@ -16,12 +15,6 @@ from transfer_learning.errors import BadInput
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 DOWNLOADS = 2
 """Bytes may change on their way; those that are wrong twice are wrong in the store."""
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sha256(sha256: str) -> str:
