@@ -179,7 +179,7 @@ class Bases:
         if pin and not _digest(listing).startswith(pin):
             raise _changed(uri, "objects")
         bucket, prefix = _bucket_and_prefix(rest)
-        objects = S3ObjectStore(self._client(), bucket)
+        objects = S3ObjectStore(self._client(), bucket, renew=self.s3_client)
         for key, _, _ in listing:
             path = target / key.removeprefix(prefix)
             if ".." in path.relative_to(target).parts:

@@ -56,7 +56,7 @@ def has_wildcard(text: str) -> bool:
     return any(character in text for character in "*?[")
 
 
-def find_objects(uri: str, client: Any) -> list[Found]:
+def find_objects(uri: str, client: Any, renew: Callable[[], Any] | None = None) -> list[Found]:
     """Return the objects that an ``s3://`` URI names: one, all below a prefix, or those that a pattern matches.
 
     Raises:
@@ -69,7 +69,7 @@ def find_objects(uri: str, client: Any) -> list[Found]:
     from transfer_learning.store.s3 import S3ObjectStore
 
     bucket, _, pattern = uri.removeprefix("s3://").partition("/")
-    objects = S3ObjectStore(client, bucket)
+    objects = S3ObjectStore(client, bucket, renew=renew)
     fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
     listed = {info.key: info.size for info in objects.list(fixed)}
     if has_wildcard(pattern) and pattern not in listed:

@@ -35,6 +35,7 @@ def stage_sources(
     destination: Path,
     *,
     s3_client: Any = None,
+    renew: Callable[[], Any] | None = None,
     sql: Sql | None = None,
     window: Mapping[str, str] | None = None,
     hub: Any = None,
@@ -49,6 +50,7 @@ def stage_sources(
         spec: names the sources.
         destination: created; must be empty.
         s3_client: boto3 client for ``s3://``.
+        renew: makes another one when the token of the first has expired.
         sql: for ``sql://connection_id``: ``sql(connection_id, query)`` yields Arrow batches or lists of mappings.
         window: told in the log only: rows are left out while they are parsed.
         hub: stand-in for the module ``huggingface_hub``.
@@ -66,7 +68,7 @@ def stage_sources(
         if uri.startswith("sql://"):
             found = _stage_query(uri, spec, sql, folder, log)
         else:
-            found = _stage_files(_find(uri, s3_client, hub, _wanted(spec)), uri, spec, folder, log)
+            found = _stage_files(_find(uri, s3_client, renew, hub, _wanted(spec)), uri, spec, folder, log)
         for entry in found:
             files = [path.relative_to(destination).as_posix() for path in entry.pop("paths")]
             entries.append({"split": split, **entry, "files": files})
@@ -124,12 +126,12 @@ def _wanted(spec: PullSpec) -> tuple[str, ...]:
     return (TEXT_SUFFIX,) if spec.format == "class_folders" else tuple(s for s, kind in SUFFIXES.items() if kind == spec.format)
 
 
-def _find(uri: str, s3_client: Any, hub: Any, suffixes: Sequence[str]) -> list[Found]:
+def _find(uri: str, s3_client: Any, renew: Callable[[], Any] | None, hub: Any, suffixes: Sequence[str]) -> list[Found]:
     scheme, separator, _ = uri.partition("://")
     if not separator or scheme == "file":
         return find_local(uri)
     if scheme == "s3":
-        return find_objects(uri, s3_client)
+        return find_objects(uri, s3_client, renew)
     if scheme == "hf":
         return find_hub_files(uri, hub, suffixes)
     raise BadInput("BAD_SOURCE", f"scheme {scheme!r} is not known", "known: a path, file://, s3://, hf://, sql://", file=uri)

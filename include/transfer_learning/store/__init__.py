@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -34,12 +35,13 @@ class Store:
         self.datasets = DatasetStore(objects)
 
     @classmethod
-    def open(cls, root: str, *, s3_client: S3Client | None = None) -> Store:
+    def open(cls, root: str, *, s3_client: S3Client | None = None, renew: Callable[[], S3Client] | None = None) -> Store:
         """Return the store at a root, without looking at it.
 
         Args:
             root: ``s3://bucket/prefix`` or ``file:///path``.
             s3_client: None makes one from the usual AWS chain; see ``s3.client_config`` for what it should be configured with.
+            renew: makes another client when the token of this one has expired; None makes such an end final.
 
         Raises:
             BadInput: any other kind of root.
@@ -52,7 +54,7 @@ class Store:
             # boto3 takes a while to import, and a DAG file needs none of it.
             from transfer_learning.store import s3
 
-            return cls(s3.S3ObjectStore(s3_client or s3.s3_client(), bucket, prefix))
+            return cls(s3.S3ObjectStore(s3_client or s3.s3_client(), bucket, prefix, renew=renew))
         raise BadInput("BAD_ROOT", f"the store's root is {root[:80]!r}", "write s3://bucket/prefix or file:///path")
 
     def check(self) -> None:

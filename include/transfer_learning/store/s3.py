@@ -21,7 +21,7 @@ from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput, ObjectMissing, PreconditionFailed
 from transfer_learning.store.object_store import ObjectInfo, ObjectStore, OnBytes, Stored, check_key
 from transfer_learning.store.patience import Patience, refuse_when_late
-from transfer_learning.store.s3_errors import ErrorInsteadOfObject, explain, is_weather
+from transfer_learning.store.s3_errors import ErrorInsteadOfObject, explain, is_expired, is_weather
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -84,16 +84,26 @@ class S3ObjectStore(ObjectStore):
         bucket: its name.
         prefix: of every key, without slashes at the ends; empty for the whole bucket.
         patience: how long one call may go on repeating itself, s.
+        renew: makes a client with today's credentials; asked once by each call that finds the session's token expired.
     """
 
-    def __init__(self, client: S3Client, bucket: str, prefix: str = "", *, patience: float = 60.0) -> None:
+    def __init__(
+        self,
+        client: S3Client,
+        bucket: str,
+        prefix: str = "",
+        *,
+        patience: float = 60.0,
+        renew: Callable[[], S3Client] | None = None,
+    ) -> None:
         self.uri = f"s3://{bucket}/{check_key(prefix)}" if prefix else f"s3://{bucket}"
-        self._client = client
+        self._client = _with_patience(client)
+        self._renew = renew
+        self._renewing = threading.Lock()
         self._bucket = bucket
         self._root = f"{prefix}/" if prefix else ""
         self._patience = patience
         self._endpoint = client.meta.endpoint_url
-        client.meta.events.register("before-send.s3", refuse_when_late, unique_id="transfer-learning-patience")
 
     def get(self, key: str) -> Stored:
         def read() -> Stored:
@@ -183,11 +193,16 @@ class S3ObjectStore(ObjectStore):
     def _ask(self, doing: str, key: str, call: Callable[[], T], *, writing: bool = False) -> T:
         """Call until there is an answer or time is up; the errors are the project's own."""
         patience = Patience(self._patience)
+        renewed = False
         while True:
+            client = self._client
             try:
                 with patience.bound():
                     return call()
             except Exception as error:
+                if not renewed and self._renewed(client, error):
+                    renewed = True
+                    continue
                 if not is_weather(error) or not patience.allows_another(error):
                     self._raise(error, doing, key, writing)
                 patience.pause()
@@ -204,26 +219,46 @@ class S3ObjectStore(ObjectStore):
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """As ``_ask``, for a whole file in several parts at once; patience starts anew whenever more bytes have moved."""
+        renewed = False
         for attempt in range(1, WHOLE_FILE_ATTEMPTS + 1):
+            client = self._client
             patience = Patience(self._patience)
             moved = _Moved(on_bytes, patience)
             threads: Any = partial(ThreadPoolExecutor, initializer=patience.bind)
             try:
-                with TransferManager(self._client, config, executor_cls=threads) as manager:
+                with TransferManager(client, config, executor_cls=threads) as manager:
                     begin(manager, [ProgressCallbackInvoker(moved)]).result()
                 check()
                 return
             except Exception as error:
+                if not renewed and self._renewed(client, error):
+                    renewed = True
+                    moved.take_back()
+                    continue
                 if attempt == WHOLE_FILE_ATTEMPTS or not is_weather(error) or not patience.allows_another(error):
                     self._raise(error, doing, key, writing)
                 moved.take_back()
                 patience.pause()
+
+    def _renewed(self, client: S3Client, error: Exception) -> bool:
+        """Put a new client in the place of one whose token has expired; another thread may have done it already."""
+        if self._renew is None or not is_expired(error):
+            return False
+        with self._renewing:
+            if self._client is client:
+                self._client = _with_patience(self._renew())
+        return True
 
     def _raise(self, error: Exception, doing: str, key: str, writing: bool) -> NoReturn:
         explained = explain(error, doing=doing, uri=f"{self.uri}/{key}", endpoint=self._endpoint, writing=writing)
         if explained is error:
             raise error
         raise explained from error
+
+
+def _with_patience(client: S3Client) -> S3Client:
+    client.meta.events.register("before-send.s3", refuse_when_late, unique_id="transfer-learning-patience")
+    return client
 
 
 class _Moved:

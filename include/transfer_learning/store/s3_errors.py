@@ -60,6 +60,11 @@ def is_weather(error: BaseException) -> bool:
     return isinstance(error, (ErrorInsteadOfObject, RetriesExceededError, *REFUSED, *LOST))
 
 
+def is_expired(error: BaseException) -> bool:
+    """Return whether new credentials may help; the answer to a HEAD has no code, so its status must do."""
+    return isinstance(error, ClientError) and (_code(error) in EXPIRED or _code(error) in ("400", "403"))
+
+
 def explain(error: BaseException, *, doing: str, uri: str, endpoint: str, writing: bool) -> BaseException:
     """Return the project's own error for one of boto3's; an unknown exception comes back as it is.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook, Connection
@@ -44,8 +45,10 @@ class ModelStoreHook(BaseHook):
             BadInput: a connection that is missing, of another type or without a root.
         """
         root, aws_conn_id = self._where()
-        client = client_of(aws_conn_id, f"connection {self.store_conn_id!r}") if root.startswith("s3://") else None
-        return Store.open(root, s3_client=client)
+        if not root.startswith("s3://"):
+            return Store.open(root)
+        client = partial(client_of, aws_conn_id, f"connection {self.store_conn_id!r}")
+        return Store.open(root, s3_client=client(), renew=client)
 
     def source_client(self) -> S3Client:
         """Return the client for ``s3://`` sources and base models: the store's own AWS connection.

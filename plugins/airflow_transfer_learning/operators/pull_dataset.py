@@ -65,8 +65,9 @@ class PullDatasetOperator(SpecOperator):
     def stage(self, spec: PullSpec, destination: Path, window: dict[str, str] | None) -> None:
         """Bring the sources onto this machine."""
         needs_s3 = any(uri.startswith("s3://") for uri in spec.sources())
-        client = ModelStoreHook(self.store_conn_id).source_client() if needs_s3 else None
-        stage_sources(spec, destination, s3_client=client, sql=stream_batches, window=window, log=self.log.info)
+        renew = ModelStoreHook(self.store_conn_id).source_client
+        client = renew() if needs_s3 else None
+        stage_sources(spec, destination, s3_client=client, renew=renew, sql=stream_batches, window=window, log=self.log.info)
         self.check_stop()
 
     def previous(self, spec: PullSpec, store: Store, destination: Path) -> dict[str, list[Path]]:

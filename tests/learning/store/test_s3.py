@@ -251,3 +251,56 @@ def _quick_client(
     keys = (server.access_key, server.secret_key) if server else ("a", "b")
     session = boto3.session.Session(*keys, region_name="us-east-1")
     return session.client("s3", endpoint_url=endpoint, config=config)
+
+
+EXPIRED = Fault("error", 400, "ExpiredToken")
+
+
+@pytest.fixture
+def expiring(seaweedfs: SeaweedFS) -> Iterator[tuple[S3ObjectStore, list[str], list[str]]]:
+    """A store whose first client is turned away once ``expired`` holds something; every renewal is noted."""
+    expired: list[str] = []
+    renewals: list[str] = []
+    with S3Weather(seaweedfs.endpoint, lambda request: EXPIRED if expired else None) as proxy:
+
+        def renew() -> S3Client:
+            renewals.append("renewed")
+            return behind(seaweedfs, seaweedfs.endpoint)
+
+        yield S3ObjectStore(behind(seaweedfs, proxy.endpoint), BUCKET, "expiring", renew=renew), expired, renewals
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("call", ["get", "put", "list", "exists", "download", "upload", "copy", "delete"])
+def test_a_token_that_expires_is_renewed_once(
+    expiring: tuple[S3ObjectStore, list[str], list[str]], tmp_path: Path, call: str
+) -> None:
+    objects, expired, renewals = expiring
+    objects.put("a", b"content")
+    (tmp_path / "sent").write_bytes(b"sent")
+    expired.append("now")
+    arguments = {"put": (b"x",), "download": (tmp_path / "got",), "upload": (tmp_path / "sent",), "copy": ("b",)}
+
+    for _ in range(2):
+        found = getattr(objects, call)("a", *arguments.get(call, ()))
+        assert call != "exists" or found
+
+    assert renewals == ["renewed"]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("renewing", [True, False])
+def test_a_token_that_stays_expired_is_one_line(seaweedfs: SeaweedFS, tmp_path: Path, renewing: bool) -> None:
+    renewals = []
+    with S3Weather(seaweedfs.endpoint, lambda request: EXPIRED) as proxy:
+
+        def renew() -> S3Client:
+            renewals.append("renewed")
+            return behind(seaweedfs, proxy.endpoint)
+
+        objects = S3ObjectStore(renew(), BUCKET, "expired", renew=renew if renewing else None)
+        for use in (lambda: objects.get("a"), lambda: objects.upload("a", Path(__file__))):
+            with pytest.raises(BadInput, match=r"^CREDENTIALS_EXPIRED s3://tests/expired/a .* S3 code ExpiredToken — renew the"):
+                use()
+
+    assert len(renewals) == (3 if renewing else 1)
