@@ -9,7 +9,7 @@ OURS := plugins include dags tests
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help venv demo airflow test test-live lint format clean
+.PHONY: help venv demo airflow test test-live test-full lint format clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,6 +35,9 @@ test: $(STAMP) ## The tests, under 15 minutes.
 
 test-live: $(STAMP) ## The tests on real Airflow processes, under 8 minutes: the demo, and every way to kill a task.
 	@$(BIN)/python -m pytest -q -m live
+
+test-full: $(STAMP) ## The promises at full size; takes its time.
+	@$(BIN)/python -m pytest -q -m full
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts.
 	@$(BIN)/ruff check $(OURS)
