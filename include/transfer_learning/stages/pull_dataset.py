@@ -40,6 +40,9 @@ from transfer_learning.stage import Inputs, Run
 FORMAT = 1
 """Of ``manifest.json``."""
 
+HASHED_ROLES = ("id", "text", "text_pair", "label")
+"""Column roles that decide a row's key and hashes, and whether it has a label."""
+
 
 def pull_dataset(spec: PullSpec, inputs: Inputs, out: Path, run: Run) -> Mapping[str, Any]:
     """Make a snapshot: ``out/manifest.json`` and ``out/parts/<sha256>.parquet`` for new parts only.
@@ -172,7 +175,7 @@ def settle(
     manifest = {
         "format": FORMAT,
         "name": spec.name,
-        "digest": snapshot_digest(table, selection, schema, rule),
+        "digest": snapshot_digest(table, selection, schema, task.canonical(), rule),
         "schema": schema,
         "task": task.to_dict(),
         "rule": rule,
@@ -190,10 +193,15 @@ def settle(
 def _kept(
     inputs: Inputs, previous: Mapping[str, Any] | None, table: RowTable, snapshot: Snapshot
 ) -> tuple[list[Part], npt.NDArray[np.bool_]]:
-    # Parts of one snapshot have one schema.
-    if previous is None or previous["schema"] != snapshot.manifest["schema"]:
+    # Parts of one snapshot have one schema, and keys and hashes of the same columns.
+    if previous is None or _part_form(previous) != _part_form(snapshot.manifest):
         return [], np.zeros(len(snapshot.selection.places), dtype=bool)
     return kept_parts(inputs["previous"][0], previous, table, snapshot.selection)
+
+
+def _part_form(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the columns of a snapshot's parts follow from."""
+    return {"schema": manifest["schema"]} | {role: manifest["task"].get(role) for role in HASHED_ROLES}
 
 
 def _count_splits(table: RowTable, selection: Selection) -> dict[str, int]:

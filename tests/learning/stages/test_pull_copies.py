@@ -3,6 +3,42 @@ from __future__ import annotations
 from learning.pulling import TOPICS, Puller, headlines, make_spec, refusal, write_csv
 
 
+class TestRoles:
+    """The same columns can mean something else the next day."""
+
+    ROWS = tuple((id, text, f"About {text}", topic, TOPICS[int(id) % 2]) for id, text, topic in headlines(30))
+
+    def pulled(self, puller, tmp_path, task):
+        columns = ("text", "summary", "label", "desk")
+        source = write_csv(tmp_path / "a.csv", self.ROWS, ("id", *columns))
+        keep = [column for column in columns if column not in task.values()]
+        return puller.pull(make_spec(source, task={"id": "id", **task}, keep=keep, split={"key": "id"}))
+
+    def test_another_label_column_is_another_snapshot(self, puller, tmp_path):
+        first = self.pulled(puller, tmp_path, {"text": "text", "label": "label"})
+        second = self.pulled(puller, tmp_path, {"text": "text", "label": "desk"})
+
+        assert (first["task"]["label"], second["task"]["label"]) == ("label", "desk")
+        assert sorted(second["labels"]["train"]) == ["sport", "tech"]
+
+    def test_another_text_column_writes_the_hashes_of_its_texts(self, puller, tmp_path):
+        first = self.pulled(puller, tmp_path, {"text": "text", "label": "label"})
+        second = self.pulled(puller, tmp_path, {"text": "summary", "label": "label"})
+
+        keys = [{row["id"]: row["_content_key"] for row in puller.rows(manifest)} for manifest in (first, second)]
+        assert keys[0].keys() == keys[1].keys()
+        assert all(keys[0][id] != keys[1][id] for id in keys[0])
+
+    def test_a_slice_more_is_another_snapshot_of_the_same_parts(self, puller, tmp_path):
+        first = self.pulled(puller, tmp_path, {"text": "text", "label": "label"})
+        source = tmp_path / "a.csv"
+        task = {"id": "id", "slices": ["desk"]}
+        second = puller.pull(make_spec(source, task=task, keep=["summary"], split={"key": "id"}))
+
+        assert second["task"]["slices"] == ["desk"]
+        assert (second["parts"], puller.uploaded) == (first["parts"], 0)
+
+
 class TestCopies:
     def test_exact_copies_become_one_and_are_counted(self, puller, tmp_path):
         source = write_csv(tmp_path / "a.csv", headlines(30) + headlines(12))

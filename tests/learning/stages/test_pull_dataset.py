@@ -59,7 +59,7 @@ class TestSnapshot:
 
         assert manifest["rows"] == 8
         assert manifest["splits"]["unlabelled"] == 1
-        assert manifest["digest"] == "39ebd12d0e00abca99a1659276f458c845e5a44d60cdc43f13dcde5208c9cef9"
+        assert manifest["digest"] == "7a5b48dad724e47ab1532f4c3b045a01ece1ef62df01b20a99e308a2c8fe63ec"
 
     def test_class_folders_take_their_column_names_from_the_task(self, puller):
         task = {"id": "path", "text": "headline", "label": "topic"}

@@ -75,9 +75,14 @@ class Part:
     labelled: bool
 
 
-def snapshot_digest(table: RowTable, selection: Selection, schema: Mapping[str, str], rule: Mapping[str, Any]) -> str:
-    """Return the sha256 over schema, rule and sorted (row key, row hash, split): bytes and order of files do not matter."""
-    digest = hashlib.sha256(canonical_json({"schema": schema, "rule": rule}).encode())
+def snapshot_digest(
+    table: RowTable, selection: Selection, schema: Mapping[str, str], roles: Mapping[str, Any], rule: Mapping[str, Any]
+) -> str:
+    """Return the sha256 over schema, column roles, rule and sorted (row key, row hash, split): what a manifest means.
+
+    Bytes and order of files do not matter. The roles do: the same columns with another label column are another dataset.
+    """
+    digest = hashlib.sha256(canonical_json({"schema": schema, "roles": roles, "rule": rule}).encode())
     _add_rows(digest, table, selection.places, selection.split)
     return digest.hexdigest()
 
