@@ -110,7 +110,7 @@ def _explain_answer(error: ClientError, doing: str, uri: str, endpoint: str) -> 
         return BadInput("CREDENTIALS_EXPIRED", asked, "renew the session token in the connection", file=uri)
     if code in SKEWED:
         return BadInput("CLOCK_SKEW", f"{asked}{_offset(error)}", "correct this machine's clock", file=uri)
-    if status in (401, 403):
+    if status in (401, 403) or code.startswith("Authorization"):
         # Not the server's own message: some repeat the key in it.
         return BadInput("ACCESS_DENIED", asked, "check the connection's keys and what its policy allows", file=uri)
     return BadInput("STORE_REFUSED", f"{asked} ({status}): {_message(error)}", "check the root and the connection", file=uri)

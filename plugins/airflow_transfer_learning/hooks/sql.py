@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -46,7 +47,7 @@ def stream_batches(conn_id: str, query: str) -> Iterator[pa.RecordBatch]:
     except TransferLearningError:
         raise
     except Exception as error:  # every driver has errors of its own; PEP 249 fixes only their names
-        raise _driver_error(error, where) from None
+        raise _driver_error(error, where, connection.password) from None
 
 
 def _cursor(database: Any, conn_type: str | None) -> Any:
@@ -74,9 +75,12 @@ def _array(name: str, values: tuple[Any, ...], where: str) -> pa.Array:
         ) from None
 
 
-def _driver_error(error: Exception, where: str) -> TransferLearningError:
+def _driver_error(error: Exception, where: str, password: str | None) -> TransferLearningError:
     kinds = {cls.__name__ for cls in type(error).__mro__}
-    message = one_line(str(error))[:300]
+    message = str(error)
+    for secret in filter(None, (password, quote(password or "", safe=""))):  # some drivers repeat the whole address
+        message = message.replace(secret, "***")
+    message = one_line(message)[:300]
     if kinds & {"ProgrammingError", "NotSupportedError", "DataError"}:
         return BadInput("SQL", f"the database refused the query: {message}", "correct it", file=where)
     return StoreUnreachable(f"SQL {where} {type(error).__name__}: {message}")
