@@ -48,6 +48,8 @@ class Training:
 
     def __init__(self, live: LiveAirflow, event: str, run_id: str) -> None:
         self.event, self.run_id, self.store, self.started = event, run_id, live.store(event), time.monotonic()
+        self.ended: float | None = None
+        """Where it is known to be earlier than now, s on the monotonic clock."""
         self._live = live
         self._path = f"/dags/survive/dagRuns/{quote(run_id, safe='')}/taskInstances/fine_tune"
 
@@ -171,7 +173,8 @@ class LiveAirflow:
 
     def tell(self, training: Training, state: str, retry: str, gone: float) -> None:
         """Keep what happened for the table at the end."""
-        self.rows.append((training.event, state, retry, f"{gone:.1f}", f"{time.monotonic() - training.started:.0f}"))
+        seconds = (training.ended or time.monotonic()) - training.started
+        self.rows.append((training.event, state, retry, f"{gone:.1f}", f"{seconds:.0f}"))
 
     def unpause(self, dag_id: str) -> None:
         """Let a DAG run, once Airflow has parsed it."""

@@ -16,6 +16,9 @@ from integration.live_airflow import EVENTS, LiveAirflow, Training, gone_after, 
 
 pytestmark = pytest.mark.live
 
+RETRIED = ("up_for_retry", "failed")
+"""How a first try may stand when another follows by itself: waiting for it, or failed once Airflow has moved it to its history."""
+
 
 def published(training: Training) -> dict[str, Any]:
     """Return the manifest of the one version that a run has published."""
@@ -71,7 +74,7 @@ def test_a_terminated_task_is_tried_again_and_never_a_success(live: LiveAirflow)
     gone = gone_after(child, kill(child.parent(), signal.SIGTERM))
 
     state = training.first_end()
-    assert state == "up_for_retry"
+    assert state in RETRIED
     succeeds(live, training, state, gone)
     assert "STOPPED" in training.log(1)
 
@@ -83,7 +86,7 @@ def test_after_a_kill_of_the_task_the_child_goes_too_and_a_retry_takes_the_lease
     gone = gone_after(child, kill(child.parent(), signal.SIGKILL))
 
     state = training.first_end()
-    assert state == "up_for_retry"
+    assert state in RETRIED
     succeeds(live, training, state, gone)
     assert "fell silent: taking over" in training.log(2)
 
@@ -95,7 +98,7 @@ def test_after_a_kill_of_the_child_the_retry_takes_half_the_micro_batch(live: Li
     gone = gone_after(child, kill(child, signal.SIGKILL))
 
     state = training.first_end()
-    assert state == "up_for_retry"
+    assert state in RETRIED
     succeeds(live, training, state, gone)
     assert "KILLED stage fine_tune: SIGKILL from outside, most likely this machine's memory ran out" in training.log(1)
     assert "The next try starts with a micro-batch of 4 rows" in training.log(1)
