@@ -43,10 +43,10 @@ def parquet_batches(file: SourceFile, reading: Reading, schema: pa.Schema) -> It
                 check_text(file, chosen, rows)
                 rows += batch.num_rows
                 yield chosen
+        except MemoryError:  # first: pyarrow's own is an ArrowException too
+            raise _lies(file, "a page needs more memory than the pull may take") from None
         except BROKEN as error:
             raise _broken(file, f"damaged after row {rows}: {error}") from None
-        except MemoryError:
-            raise _lies(file, "a page needs more memory than the pull may take") from None
         if rows != parquet.metadata.num_rows:
             raise _lies(file, f"the footer states {parquet.metadata.num_rows} rows, and {rows} are there")
 
