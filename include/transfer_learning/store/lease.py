@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from transfer_learning.errors import StoreError
+from transfer_learning.errors import ObjectMissing, StoreError
 from transfer_learning.store import documents, layout
 from transfer_learning.store.object_store import ObjectStore
 
@@ -59,7 +59,10 @@ class Lease:
         asked = self._clock()
         document, mine = documents.create(self._objects, self._key, self._body())
         if not mine and document.body.get("released"):
-            document, mine = documents.replace(self._objects, self._key, self._body(), document.etag)
+            try:
+                document, mine = documents.replace(self._objects, self._key, self._body(), document.etag)
+            except ObjectMissing:  # garbage collection was faster
+                return self.try_acquire()
         if not mine:
             return str(document.body["nonce"])
         self._document, self._renewed = document, asked
@@ -104,7 +107,10 @@ class Lease:
         if asked - since < max(self._term, float(current.body.get("term") or 0)):
             return seen, since
         log.warning("The attempt that held this job (%s) fell silent: taking over", current.body.get("owner"))
-        document, mine = documents.replace(self._objects, self._key, self._body(), current.etag)
+        try:
+            document, mine = documents.replace(self._objects, self._key, self._body(), current.etag)
+        except ObjectMissing:  # garbage collection was faster
+            return self.try_acquire(), self._clock()
         if not mine:
             return str(document.body["nonce"]), self._clock()
         self._document, self._renewed = document, asked
