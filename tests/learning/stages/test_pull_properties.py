@@ -89,8 +89,9 @@ class TestSize:
     """A pull of many short rows, in a process of its own so that its memory can be read."""
 
     CODE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
+from transfer_learning.child import peak_memory
 from transfer_learning.sources import stage_sources
 from transfer_learning.specs import PullSpec
 from transfer_learning.stage import Run
@@ -101,7 +102,7 @@ stage_sources(spec, work / "source")
 (work / "out").mkdir()
 begun = time.monotonic()
 metrics = pull_dataset(spec, {"source": [work / "source"]}, work / "out", Run(facts={}))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = peak_memory()
 print(json.dumps({**metrics, "peak": peak, "seconds": time.monotonic() - begun}))
 """
 
