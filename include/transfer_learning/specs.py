@@ -245,6 +245,9 @@ class FineTuneSpec(Settings):
     """Rows to one forward pass; None starts at the batch size and halves when memory runs out."""
     checkpoint_seconds: float = dataclasses.field(default=60.0, metadata=NOT_IN_FINGERPRINT)
     """Time between checkpoints, s."""
+    resume_elsewhere: Literal["mark", "refuse"] = dataclasses.field(default="mark", metadata=NOT_IN_FINGERPRINT)
+    """A retry that lands on another kind of machine goes on in the same order, and the model card says so; or it is refused, and
+    the next retry may land on the right one."""
 
     def check(self) -> None:
         positive = (

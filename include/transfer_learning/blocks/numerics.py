@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers
 
+from transfer_learning.errors import Stopped
 from transfer_learning.stage import Run
 
 
@@ -43,10 +44,30 @@ def has_native_bf16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def repeat(stored: Mapping[str, Any], run: Run) -> None:
-    """Make the choices of a checkpoint again: threads and precision; the machine's own facts stay as they are."""
+def repeat(stored: Mapping[str, Any], run: Run, elsewhere: str = "mark") -> list[str]:
+    """Make the choices of a checkpoint again: threads and precision; the machine's own facts stay as they are.
+
+    Args:
+        stored: the numerics of the checkpoint.
+        run: its numerics become those of the resumed run, and carry what differs on to its own checkpoints.
+        elsewhere: what to do on another kind of machine: ``mark`` the model, or ``refuse``.
+
+    Returns:
+        One sentence for each choice that differs, here or at an earlier resume: the result may then not be bit-identical.
+
+    Raises:
+        Stopped: another kind of machine, and it shall be refused. Neither data nor settings are wrong and the checkpoint stays,
+            so a retry that lands on a machine like the first goes on as if nothing had happened.
+    """
     torch.set_num_threads(int(stored["threads"]))
     run.numerics |= {"threads": torch.get_num_threads(), "precision": stored["precision"]}
+    found = differences(stored, run.numerics)
+    if found and elsewhere == "refuse":
+        fix = "retry on a machine like the first, or set resume_elsewhere to 'mark'"
+        raise Stopped(f"ELSEWHERE the training would be {', '.join(found)} — {fix}")
+    if notes := [*stored.get("resumed", ()), *found]:
+        run.numerics["resumed"] = notes
+    return notes
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

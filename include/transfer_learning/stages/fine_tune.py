@@ -53,8 +53,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     snapshot = checkpoint.resume(run, identity)
     notes: list[str] = []
     if snapshot:
-        numerics.repeat(snapshot.facts["numerics"], run)
-        notes = numerics.differences(snapshot.facts["numerics"], run.numerics)
+        notes = numerics.repeat(snapshot.facts["numerics"], run, spec.resume_elsewhere)
     first = freezing.first_trained_block(classifier, _top_blocks(spec))
     freezing.freeze_below(classifier, first)
     frozen = freezing.frozen_hashes(classifier)

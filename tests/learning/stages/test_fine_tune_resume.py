@@ -1,11 +1,14 @@
 """A stopped and resumed job ends with the very same weights and metrics, wherever it was stopped."""
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
 from learning.stages.fine_tuning import Job, StoppingRun, weight_hashes
+from transfer_learning.blocks import checkpoint
+from transfer_learning.blocks.checkpoint import Snapshot
 from transfer_learning.blocks.predict import load_classifier
 from transfer_learning.errors import BadInput, Stopped
 from transfer_learning.stage import Run
@@ -77,11 +80,73 @@ def test_a_checkpoint_of_another_job_is_refused(tmp_path: Path) -> None:
         _resume(job, max((tmp_path / "checkpoints").glob("step-*")), {"batch_size": 8, "epochs": 3, "seed": 1})
 
 
+def test_a_machine_with_more_threads_resumes_with_those_of_the_first_and_ends_bit_identical(tmp_path: Path) -> None:
+    job = Job(tmp_path, rows=24)
+    settings = {"batch_size": 8, "epochs": 3}
+    whole = job.run("whole", **settings)
+    _stop_once(job, tmp_path / "checkpoints", 4, settings)
+
+    resumed = job.run("resumed", Run(resume_from=newest(tmp_path / "checkpoints"), threads=2), **settings)
+
+    passport = json.loads((tmp_path / "resumed" / "model" / "passport.json").read_text())
+    assert (passport["numerics"]["threads"], passport["notes"]) == (1, [])
+    assert resumed == whole
+    assert weight_hashes(tmp_path / "resumed") == weight_hashes(tmp_path / "whole")
+
+
+def test_a_resume_on_another_machine_stays_marked_however_often_it_is_resumed_again(tmp_path: Path) -> None:
+    job = Job(tmp_path, rows=24)
+    settings = {"batch_size": 8, "epochs": 4, "checkpoint_seconds": 1e-6}
+    _stop_once(job, tmp_path / "first", 4, settings)
+    _made_on(newest(tmp_path / "first"), instructions="VSX", torch="2.0.0")
+    again = StoppingRun(after=4, checkpoints=tmp_path / "second", resume_from=newest(tmp_path / "first"), threads=1)
+    with pytest.raises(Stopped):
+        job.run("stopped", again, **settings)
+
+    _resume(job, newest(tmp_path / "second"), settings)
+
+    passport = json.loads((tmp_path / "resumed" / "model" / "passport.json").read_text())
+    here = passport["numerics"]
+    assert passport["notes"] == [
+        f"resumed with instructions {here['instructions']!r} after 'VSX'",
+        f"resumed with torch {here['torch']!r} after '2.0.0'",
+    ]
+    assert f"- Note: {passport['notes'][0]}." in (tmp_path / "resumed" / "model" / "README.md").read_text()
+
+
+def test_where_asked_a_resume_on_another_machine_is_refused_and_can_be_retried(tmp_path: Path) -> None:
+    job = Job(tmp_path, rows=24)
+    settings = {"batch_size": 8, "epochs": 3, "resume_elsewhere": "refuse"}
+    _stop_once(job, tmp_path / "checkpoints", 4, settings)
+    kept = newest(tmp_path / "checkpoints")
+    here = _made_on(kept, instructions="VSX")
+
+    with pytest.raises(Stopped, match=r"^ELSEWHERE the training would be resumed with instructions '\w+' after 'VSX' — retry on"):
+        _resume(job, kept, settings)
+    _made_on(kept, instructions=here)
+    resumed = _resume(job, kept, settings)
+
+    assert Stopped.retryable
+    assert resumed == job.run("whole", **settings)
+
+
+def newest(checkpoints: Path) -> Path:
+    return max(checkpoints.glob("step-*"))
+
+
+def _made_on(folder: Path, **machine: str) -> str:
+    """Let a checkpoint say that it was made on another machine; return which instructions it named before."""
+    made = checkpoint.read(folder)
+    facts = {**made.facts, "numerics": made.facts["numerics"] | machine}
+    checkpoint.write(folder.parent, facts["tick"], Snapshot(made.files, facts))
+    return str(made.facts["numerics"]["instructions"])
+
+
 def _stop_once(job: Job, checkpoints: Path, after: int, settings: dict[str, object]) -> None:
     run = StoppingRun(after=after, checkpoints=checkpoints, threads=1)
     with pytest.raises(Stopped):
         job.run("stopped", run, **settings)
 
 
-def _resume(job: Job, checkpoint: Path, settings: dict[str, object]) -> dict[str, object]:
-    return job.run("resumed", Run(resume_from=checkpoint, threads=1), **settings)
+def _resume(job: Job, kept: Path, settings: dict[str, object]) -> dict[str, object]:
+    return job.run("resumed", Run(resume_from=kept, threads=1), **settings)
