@@ -36,8 +36,9 @@ test: $(STAMP) ## The tests, under 15 minutes.
 test-live: $(STAMP) ## The tests on real Airflow processes, about 9 minutes: the demo, and every way to kill a task.
 	@$(BIN)/python -m pytest -q -m live
 
-test-full: $(STAMP) ## The promises at full size; takes its time.
-	@$(BIN)/python -m pytest -q -m full
+test-full: $(STAMP) ## The promises at full size, under 3 hours; run again, it goes on where it stopped. FRESH=1 starts over.
+	@$(if $(FRESH),rm -rf .promises)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --promises .promises -m "(full or promise) and not sample and not live and not gpu"
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts.
 	@$(BIN)/ruff check $(OURS)
@@ -50,5 +51,5 @@ format: $(STAMP) ## Format the code.
 	@$(BIN)/ruff format $(OURS)
 
 clean: ## Remove everything that was built: .venv, .demo, caches.
-	rm -rf .venv .demo .airflow .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .demo .airflow .promises .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
 	find $(OURS) -name __pycache__ -type d -prune -exec rm -rf {} +

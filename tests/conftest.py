@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 BUCKET = "tests"
+pytest_plugins = ["promises"]
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import pytest
 from learning.store.faults import FaultyObjectStore, ForgetfulObjectStore, ScriptedObjectStore
 from learning.store.test_aliases import check_linear, climb, rollback, with_versions
 from learning.store.tiny import digest, promote, publish
+from promises import sizes
 from transfer_learning.errors import BadInput, OutcomeUnknown, StoreError, StoreUnreachable
 from transfer_learning.store import documents
 from transfer_learning.store.aliases import AliasStore
@@ -27,8 +28,7 @@ from transfer_learning.store.retention import prune
 
 T = TypeVar("T")
 
-FULL = pytest.param(True, marks=pytest.mark.full, id="full")
-SAMPLE = pytest.param(False, id="sample")
+Held = Callable[[str], None]
 WRITERS = 16
 WRITES = ("lost", "echo", "unsent", "conflict", "late", "down")
 READS = ("lost", "down")
@@ -60,10 +60,10 @@ def until_done(work: Callable[[], T]) -> T:
             assert error.retryable
 
 
-@pytest.mark.parametrize("full", [SAMPLE, FULL])
-def test_every_publish_is_one_version_whatever_16_writers_meet(full: bool, tmp_path: Path) -> None:
-    shared, count = MemoryObjectStore(), 1000 if full else 40
-    chance = random.Random(9)
+@pytest.mark.promise(9)
+@pytest.mark.parametrize("count", sizes(40, 1000))
+def test_every_publish_is_one_version_whatever_16_writers_meet(count: int, held: Held, tmp_path: Path) -> None:
+    shared, chance = MemoryObjectStore(), random.Random(9)
     tasks = [seed for seed in range(count) for _ in range(chance.randint(2, 4))]
     chance.shuffle(tasks)
 
@@ -80,15 +80,17 @@ def test_every_publish_is_one_version_whatever_16_writers_meet(full: bool, tmp_p
     assert sorted(manifest["publish_id"] for manifest in manifests) == sorted(digest("publish", seed) for seed in range(count))
     of = {manifest["publish_id"]: manifest["version"] for manifest in manifests}
     assert all(version == of[digest("publish", seed)] for seed, version in given)
-    for manifest in manifests if full else manifests[::4]:
+    for manifest in manifests:
         ModelStore(shared).fetch("news", manifest["version"], tmp_path / f"fetched-{manifest['version']}")
+    held(f"{count:,} publishes tried {len(tasks):,} times: {len(manifests):,} contiguous versions")
 
 
-@pytest.mark.parametrize("full", [SAMPLE, FULL])
-def test_every_lost_answer_is_settled_right(full: bool, tmp_path: Path) -> None:
+@pytest.mark.promise(10)
+@pytest.mark.parametrize("count", sizes(100, 1000))
+def test_every_lost_answer_is_settled_right(count: int, held: Held, tmp_path: Path) -> None:
     champion, publish_id = "models/news/aliases/champion", digest("publish", "b")
     dropped = collections.Counter[str]()
-    for number in range(1000 if full else 100):
+    for number in range(count):
         chance = random.Random(number)
         shared = MemoryObjectStore()
         publish(shared, tmp_path, "a")
@@ -112,11 +114,13 @@ def test_every_lost_answer_is_settled_right(full: bool, tmp_path: Path) -> None:
         assert [manifest["version"] for manifest in ModelStore(shared).versions("news")] == [1, 2]
         assert [alias.promote_id for alias in AliasStore(shared).history("news")] == ["first", "second"]
         assert ModelStore(shared).find("news", digest("fingerprint", "b")) == ref
-    assert dropped.total() == (1000 if full else 100)
+    assert dropped.total() == count
+    held(f"{count:,} of {count:,} lost answers settled right")
 
 
-@pytest.mark.parametrize("full", [SAMPLE, FULL])
-def test_a_store_that_cannot_be_read_back_says_unknown_and_nothing_is_deleted(full: bool, tmp_path: Path) -> None:
+@pytest.mark.promise(10)
+@pytest.mark.parametrize("count", sizes(20, 200))
+def test_a_store_that_cannot_be_read_back_says_unknown_and_nothing_is_deleted(count: int, held: Held, tmp_path: Path) -> None:
     class Blind(FaultyObjectStore):
         """Loses the answer to one write, and answers nothing from then on."""
 
@@ -133,7 +137,7 @@ def test_a_store_that_cannot_be_read_back_says_unknown_and_nothing_is_deleted(fu
                 raise OutcomeUnknown(name)
             return result
 
-    for seed in range(200 if full else 20):
+    for seed in range(count):
         shared = MemoryObjectStore()
         publish(shared, tmp_path, "before")
         blind = Blind(shared, at=1 + seed % 24)
@@ -142,27 +146,31 @@ def test_a_store_that_cannot_be_read_back_says_unknown_and_nothing_is_deleted(fu
         assert not [call for call in blind.calls if call.startswith("delete")]
         assert publish(shared, tmp_path, seed)[0].version == 2
         assert [manifest["version"] for manifest in ModelStore(shared).versions("news")] == [1, 2]
+    held(f"{count} times unreadable: nothing deleted")
 
 
-@pytest.mark.parametrize("full", [SAMPLE, FULL])
-def test_alias_moves_of_16_clients_are_one_line_of_generations(full: bool) -> None:
-    shared, moves_each = MemoryObjectStore(), 625 if full else 15
+@pytest.mark.promise(12)
+@pytest.mark.parametrize("count", sizes(240, 10_000))
+def test_alias_moves_of_16_clients_are_one_line_of_generations(count: int, held: Held) -> None:
+    shared = MemoryObjectStore()
     with_versions(shared, 5)
 
     def work(worker: int) -> list[object]:
-        return list(climb(troubled(shared, worker, writes=0.1, reads=0.05), worker, moves_each))
+        return list(climb(troubled(shared, worker, writes=0.1, reads=0.05), worker, count // WRITERS))
 
     with ThreadPoolExecutor(WRITERS) as pool:
         moves = [move for found in pool.map(work, range(WRITERS)) for move in found]
 
     history = AliasStore(shared).history("news")
     check_linear(history, moves)  # type: ignore[arg-type]
-    assert len(history) > (1000 if full else 30)
+    assert len(history) > count // 10
+    held(f"{count:,} moves asked for by {WRITERS} clients, {len(history):,} made, one line of generations")
 
 
-@pytest.mark.parametrize("full", [SAMPLE, FULL])
-def test_a_reader_never_sees_a_mix_while_the_champion_changes_and_old_versions_go(full: bool, tmp_path: Path) -> None:
-    shared, count = MemoryObjectStore(), 500 if full else 30
+@pytest.mark.promise(14)
+@pytest.mark.parametrize("count", sizes(30, 500))
+def test_a_reader_never_sees_a_mix_while_the_champion_changes_and_old_versions_go(count: int, held: Held, tmp_path: Path) -> None:
+    shared = MemoryObjectStore()
     publish(shared, tmp_path, 1)
     promote(AliasStore(shared), 1)
     ended = threading.Event()
@@ -193,11 +201,13 @@ def test_a_reader_never_sees_a_mix_while_the_champion_changes_and_old_versions_g
         seen = [reader.result() for reader in readers]
 
     assert min(seen) > 1
+    held(f"{count} promotions, 4 readers saw {min(seen)} to {max(seen)} versions, no mix")
 
 
-@pytest.mark.parametrize("full", [SAMPLE, FULL])
-def test_a_late_duplicate_never_undoes_a_rollback_wherever_its_answer_was_lost(full: bool) -> None:
-    for number in range(1000 if full else 100):
+@pytest.mark.promise(12)
+@pytest.mark.parametrize("count", sizes(100, 1000))
+def test_a_late_duplicate_never_undoes_a_rollback_wherever_its_answer_was_lost(count: int, held: Held) -> None:
+    for number in range(count):
         chance = random.Random(number)
         shared = MemoryObjectStore()
         aliases = with_versions(shared, 3)
@@ -215,3 +225,4 @@ def test_a_late_duplicate_never_undoes_a_rollback_wherever_its_answer_was_lost(f
 
         assert (move.moved, move.duplicate) == (False, "late")
         assert AliasStore(shared).history("news") == before
+    held(f"{count:,} late duplicates undid nothing")

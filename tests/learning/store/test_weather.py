@@ -31,6 +31,7 @@ from learning.store.s3_weather import (
 )
 from learning.store.test_datasets import DAY_1, pulled
 from learning.store.tiny import digest, publish, write_ledger
+from promises import sizes
 from transfer_learning.errors import BadInput, OutcomeUnknown, StoreError, StoreUnreachable
 from transfer_learning.store import Store
 from transfer_learning.store.s3 import S3ObjectStore, client_config, s3_client
@@ -39,8 +40,6 @@ T = TypeVar("T")
 
 BUCKET = "tests"
 MIB = 1024 * 1024
-SAMPLE = 6
-FULL = 500
 SHARE = 0.05
 TIMEOUT = 2.0
 """A request without an answer is given up after this, s; the store's own 25 s would only make the tests longer."""
@@ -161,7 +160,7 @@ def check_flow(store: Store, folder: Path) -> None:
     store.datasets.fetch("bbc", latest["digest"], destination=folder / "checked-data")
 
 
-def run_flows(seaweedfs: SeaweedFS, tmp_path: Path, count: int, threads: int) -> None:
+def run_flows(seaweedfs: SeaweedFS, tmp_path: Path, count: int, threads: int) -> str:
     run = digest(tmp_path.as_posix())[:8]
 
     def one(number: int) -> tuple[collections.Counter[str], int, list[int]]:
@@ -177,19 +176,16 @@ def run_flows(seaweedfs: SeaweedFS, tmp_path: Path, count: int, threads: int) ->
     met = sum((faults for faults, _, _ in results), collections.Counter[str]())
     tries = collections.Counter(attempts for _, _, all_tries in results for attempts in all_tries)
     requests = sum(number for _, number, _ in results)
-    print(f"{count} flows, {requests} requests, {met.total()} faults {dict(met)}; tries of a task: {dict(sorted(tries.items()))}")
+    print(f"{dict(met)}; tries of a task: {dict(sorted(tries.items()))}")
     assert met.total() > 0
+    return f"{count} of {count} flows finished: {requests:,} requests, {met.total():,} of them disturbed"
 
 
 @pytest.mark.integration
-def test_flows_in_bad_weather_end_right(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
-    run_flows(seaweedfs, tmp_path, SAMPLE, threads=2)
-
-
-@pytest.mark.integration
-@pytest.mark.full
-def test_500_flows_in_bad_weather_end_right(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
-    run_flows(seaweedfs, tmp_path, FULL, threads=4)
+@pytest.mark.promise(16)
+@pytest.mark.parametrize("count", sizes(6, 500))
+def test_flows_in_bad_weather_end_right(seaweedfs: SeaweedFS, tmp_path: Path, count: int, held: Callable[[str], None]) -> None:
+    held(run_flows(seaweedfs, tmp_path, count, threads=2 if count < 10 else 4))
 
 
 @pytest.mark.integration
@@ -318,8 +314,11 @@ def test_a_publish_with_errors_of_status_200_on_every_write_ends_right(seaweedfs
 
 
 @pytest.mark.integration
+@pytest.mark.promise(16)
 @pytest.mark.full
-def test_a_server_that_stops_answering_ends_within_a_minute_in_one_line(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
+def test_a_server_that_stops_answering_ends_within_a_minute_in_one_line(
+    seaweedfs: SeaweedFS, held: Callable[[str], None]
+) -> None:
     with S3Weather(seaweedfs.endpoint, lambda request: Fault("delayed", seconds=90)) as proxy:
         client = s3_client(proxy.endpoint, access_key=seaweedfs.access_key, secret_key=seaweedfs.secret_key)
         store = Store(S3ObjectStore(client, BUCKET, "stops"))
@@ -328,5 +327,7 @@ def test_a_server_that_stops_answering_ends_within_a_minute_in_one_line(seaweedf
         with pytest.raises(StoreUnreachable, match=rf"^{proxy.endpoint} gave no usable answer") as caught:
             store.check()
 
-    assert time.monotonic() - begun < 60
+    seconds = time.monotonic() - begun
+    assert seconds < 60
     assert "\n" not in str(caught.value)
+    held(f"a dead endpoint ended in {seconds:.0f} s with one line")
