@@ -86,6 +86,23 @@ class DatasetRef(Ref):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class FeaturesRef(Ref):
+    """The features of one snapshot's rows, or of one shard of them, under one frozen base model."""
+
+    kind: ClassVar[str] = "features"
+    digest: str
+    """Names the set's manifest in the store."""
+    dataset: dict[str, str]
+    """``{"name", "digest"}`` of the snapshot."""
+    backbone: str
+    """Digest of the base model's files."""
+    rows: int
+    """Distinct inputs in it."""
+    shard: list[int] = dataclasses.field(default_factory=lambda: [0, 1])
+    """``[i, n]``; a training takes all n."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRef(Ref):
     """One immutable version of a model."""
 

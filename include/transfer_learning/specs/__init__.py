@@ -1,0 +1,10 @@
+"""The settings of each stage. Torch-free, frozen, complete, and checked when built."""
+
+from transfer_learning.specs.evaluate import EvaluateSpec, Gate
+from transfer_learning.specs.features import FeatureSpec
+from transfer_learning.specs.fine_tune import FineTuneSpec
+from transfer_learning.specs.names import check_name, duration
+from transfer_learning.specs.pull import PullSpec, SplitSpec
+from transfer_learning.specs.task import TaskSpec
+
+__all__ = ["EvaluateSpec", "FeatureSpec", "FineTuneSpec", "Gate", "PullSpec", "SplitSpec", "TaskSpec", "check_name", "duration"]

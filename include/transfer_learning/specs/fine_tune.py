@@ -1,0 +1,119 @@
+"""How a base model is adapted."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from transfer_learning.errors import BadInput
+from transfer_learning.settings import NOT_IN_FINGERPRINT, Settings
+from transfer_learning.specs.task import TaskSpec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class FineTuneSpec(Settings):
+    """How a base model is adapted. None means: chosen by model width and number of rows (``blocks/defaults.py``)."""
+
+    strategy: Literal["full", "linear_probe", "probe_then_fine_tune"] = "full"
+    """Every weight; only a new head; or the head first, then head and top blocks."""
+    task: TaskSpec | None = None
+    """Column roles; None takes the dataset's."""
+    unfreeze_blocks: int | None = None
+    """For ``probe_then_fine_tune``: how many of the top blocks train in the second phase; None means all."""
+    pooling: Literal["architecture", "mean", "cls", "max", "last_token", "concat"] | None = None
+    """What the head sees: ``architecture`` is the model's own classification head; the others pool a block's states, as in
+    ``FeatureSpec``. None means ``architecture`` for ``full``, ``mean`` for the others."""
+    layer: int | str | None = None
+    """For ``linear_probe``: the block whose states the head sees, as in ``FeatureSpec.layers``; None is the last. The published
+    model ends there."""
+    normalize: bool = False
+    """For ``linear_probe``: the head sees vectors of length 1."""
+    classifier: Literal["softmax", "linear_svm"] = "softmax"
+    """For ``linear_probe``: logistic regression, or a linear support vector machine with calibrated scores."""
+    epochs: int | None = None
+    """Passes over the rows with the backbone unfrozen."""
+    head_epochs: int | None = None
+    """Passes that train the head alone."""
+    batch_size: int | None = None
+    """Rows to one optimizer step, whatever the micro-batch."""
+    backbone_lr: float | None = None
+    """Peak learning rate of the backbone."""
+    head_lr: float | None = None
+    """Peak learning rate of the head."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay; never on biases and normalisation weights."""
+    warmup: float = 0.1
+    """Share of the steps with rising rate; linear decay to zero follows."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    max_length: int | None = None
+    """Longest input in tokens, in training and of the published model; None means what the model can."""
+    class_weights: Literal["balanced"] | None = None
+    """``balanced`` weighs each class by the inverse of its share."""
+    early_stopping: bool = True
+    """With a validation split: keep the best epoch and stop after ``patience`` epochs without a better one."""
+    patience: int = 2
+    """Epochs without improvement of the validation loss."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto`` is bf16 where the processor multiplies it natively, else fp32."""
+    seed: int = 0
+    """Decides order, initial head and dropout."""
+    micro_batch: int | None = dataclasses.field(default=None, metadata=NOT_IN_FINGERPRINT)
+    """Rows to one forward pass; None starts at the batch size and halves when memory runs out."""
+    state_cache: Literal["auto", "on", "off"] = dataclasses.field(default="auto", metadata=NOT_IN_FINGERPRINT)
+    """Whether the output of frozen blocks is computed once for each row and kept on disk; ``auto`` where that pays."""
+    state_cache_gb: float = dataclasses.field(default=16.0, metadata=NOT_IN_FINGERPRINT)
+    """Most disk space for it, GB; what would need more is computed anew in each epoch."""
+    checkpoint_seconds: float = dataclasses.field(default=60.0, metadata=NOT_IN_FINGERPRINT)
+    """Time between checkpoints, s."""
+    resume_elsewhere: Literal["mark", "refuse"] = dataclasses.field(default="mark", metadata=NOT_IN_FINGERPRINT)
+    """A retry that lands on another kind of machine goes on in the same order, and the model card says so; or it is refused, and
+    the next retry may land on the right one."""
+
+    def check(self) -> None:
+        positive = (
+            "epochs",
+            "head_epochs",
+            "batch_size",
+            "backbone_lr",
+            "head_lr",
+            "max_length",
+            "micro_batch",
+            "unfreeze_blocks",
+        )
+        for name in (*positive, "max_grad_norm", "patience", "checkpoint_seconds", "state_cache_gb"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise BadInput("BAD_SETTING", f"FineTuneSpec.{name} must be above 0, found {value}")
+        if self.weight_decay < 0 or not 0 <= self.warmup < 1:
+            raise BadInput("BAD_SETTING", "FineTuneSpec.weight_decay must be 0 or more, and warmup at least 0 and below 1")
+        if self.unfreeze_blocks is not None and self.strategy != "probe_then_fine_tune":
+            raise BadInput(
+                "BAD_SETTING",
+                f"unfreeze_blocks belongs to strategy 'probe_then_fine_tune', and the strategy is {self.strategy!r}",
+            )
+        if self.strategy != "linear_probe":
+            self._refuse_probe_settings()
+        if self.strategy == "linear_probe" and (self.epochs is not None or self.backbone_lr is not None):
+            raise BadInput(
+                "BAD_SETTING",
+                "a linear_probe trains no backbone: epochs and backbone_lr do not apply",
+                "set head_epochs and head_lr",
+            )
+        if self.strategy == "full" and self.head_epochs is not None:
+            raise BadInput(
+                "BAD_SETTING",
+                "strategy 'full' has no phase for the head alone: head_epochs does not apply",
+                "use 'probe_then_fine_tune'",
+            )
+
+    def _refuse_probe_settings(self) -> None:
+        given = [
+            name
+            for name, idle in (("layer", None), ("normalize", False), ("classifier", "softmax"))
+            if getattr(self, name) != idle
+        ]
+        if given:
+            raise BadInput(
+                "BAD_SETTING", f"{', '.join(given)} belong to strategy 'linear_probe', and the strategy is {self.strategy!r}"
+            )

@@ -1,0 +1,43 @@
+"""What a model must do, as typed column roles."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from transfer_learning.errors import BadInput
+from transfer_learning.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSpec(Settings):
+    """What the model must do, as typed column roles."""
+
+    kind: Literal["classification"] = "classification"
+    """One label for each text or pair of texts."""
+    text: str = "text"
+    """Column of the text."""
+    text_pair: str | None = None
+    """Column of a second text."""
+    label: str = "label"
+    """Column of the label; empty cells are unlabelled rows."""
+    id: str | None = None
+    """Column that names a row for good."""
+    group: str | None = None
+    """Column whose equal values stay in one split."""
+    time: str | None = None
+    """Column with the time of a row; needed by windows and by the split key ``time``."""
+    slices: tuple[str, ...] = ()
+    """Columns by which the evaluation is broken down."""
+
+    def check(self) -> None:
+        if not self.text or not self.label:
+            raise BadInput("BAD_SETTING", "TaskSpec.text and TaskSpec.label must name a column", "name the columns of your data")
+        if self.label in (self.text, self.text_pair):
+            what = f"TaskSpec.label is {self.label!r}, which is a text too: the answer would stand in the question"
+            raise BadInput("BAD_SETTING", what, "name the column of the labels")
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of all roles, each once, in a fixed order."""
+        named = (self.id, self.text, self.text_pair, self.label, self.group, self.time, *self.slices)
+        return tuple(dict.fromkeys(column for column in named if column))
