@@ -151,9 +151,11 @@ def stream_query(batches: Iterable[pa.RecordBatch | Sequence[Any]], uri: str, fo
     writer: Any = None
     schema: pa.Schema | None = None
     try:
-        for batch in (_record_batch(batch, uri) for batch in batches):
+        for given in batches:
+            batch = _record_batch(given, uri)
             if not batch.num_rows:
                 continue
+            batch = _widened(batch, schema, uri)
             if schema is None or not batch.schema.equals(schema):
                 if writer is not None:
                     writer.close()
@@ -179,6 +181,28 @@ def _record_batch(batch: pa.RecordBatch | Sequence[Any], uri: str) -> pa.RecordB
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         fix = "CAST each column to one type in the query"
         raise BadInput("MIXED_TYPES", f"{error}"[:200], fix, file=uri) from None
+
+
+def _widened(batch: pa.RecordBatch, schema: pa.Schema | None, uri: str) -> pa.RecordBatch:
+    """Return the batch in the types of those before it, as far as only empty cells and the digits of decimals set them apart.
+
+    Otherwise every batch might begin a file: rows from a database show no more of a column's type than their own values need.
+    """
+    if schema is None or batch.schema.names != schema.names:
+        return batch
+    try:
+        pairs = zip(schema, batch.schema, strict=True)
+        return batch.cast(pa.schema([_wider(known, field) for known, field in pairs]))
+    except pa.ArrowInvalid as error:
+        raise BadInput("MIXED_TYPES", f"{error}"[:200], "CAST each column to one type in the query", file=uri) from None
+
+
+def _wider(known: pa.Field, field: pa.Field) -> pa.Field:
+    if pa.types.is_null(field.type):
+        return known
+    if pa.types.is_decimal(known.type) and pa.types.is_decimal(field.type):
+        return pa.unify_schemas([pa.schema([known]), pa.schema([field])], promote_options="permissive").field(0)
+    return field
 
 
 def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:

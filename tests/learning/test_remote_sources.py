@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import types
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
@@ -137,6 +138,40 @@ class TestSql:
             make_spec("sql://warehouse", query=query, unlabelled="keep", keep=["score"]), sql=database
         )
         assert manifest["schema"]["score"] == "int64"
+
+    def test_cells_that_are_empty_throughout_a_batch_begin_no_further_file(self, tmp_path):
+        scores = [[1, 2], [None, None], [3, None], [None, None]]
+        batches = [
+            [{"id": i, "text": f"t{i}{score}", "label": "x", "score": score} for score in part] for i, part in enumerate(scores)
+        ]
+
+        (entry,) = staged(tmp_path, "sql://warehouse", query="SELECT 1", sql=lambda name, query: iter(batches))
+
+        with pa.ipc.open_file(tmp_path / "staged" / entry["files"][0]) as file:
+            assert file.read_all()["score"].to_pylist() == [1, 2, None, None, 3, None, None, None]
+
+    def test_a_label_that_is_empty_throughout_the_first_batch_takes_the_type_of_the_next(self, tmp_path):
+        batches = [
+            [{"id": i, "text": f"t{i}", "label": label} for i in range(3 * n, 3 * n + 3)] for n, label in enumerate((None, 7))
+        ]
+        spec = make_spec("sql://warehouse", query="SELECT 1", unlabelled="keep")
+
+        manifest = Puller(tmp_path).pull(spec, sql=lambda name, query: iter(batches))
+
+        assert (manifest["schema"]["label"], manifest["splits"]["unlabelled"]) == ("int64", 3)
+
+    def test_decimals_widen_and_lose_no_digit(self, tmp_path):
+        prices = ["1.5", "123.25", "1.125", "2", "9999.5", "0.0625"]
+        batches = [[{"id": i, "text": f"t{i}", "label": "x", "price": Decimal(price)}] for i, price in enumerate(prices * 3)]
+        spec = make_spec("sql://warehouse", query="SELECT 1", keep=["price"])
+
+        entries = staged(tmp_path, "sql://warehouse", query="SELECT 1", sql=lambda name, query: iter(batches))
+        puller = Puller(tmp_path / "pulls")
+        manifest = puller.pull(spec, sql=lambda name, query: iter(batches))
+
+        assert len(entries) <= len(prices)
+        assert manifest["schema"]["price"] == "decimal128(8, 4)"
+        assert sorted(row["price"] for row in puller.rows(manifest)) == sorted(map(Decimal, prices * 3))
 
     def test_record_batches_are_cut_and_written_as_they_come(self, tmp_path):
         def stream(name, query):
