@@ -1,14 +1,17 @@
 """Promises 1 and 2: kill -9 at any moment, resume from the store, and the model is the same to the bit."""
 
 import contextlib
+import itertools
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from learning.stages.fine_tuning import TIMES, Job, weight_hashes
+from promises import sizes
 from transfer_learning.attempts import Attempt
 from transfer_learning.errors import HostOutOfMemory
 from transfer_learning.jobs import JobResult, run_job
@@ -22,7 +25,8 @@ SPECS = {
     "probe then fine-tune": FineTuneSpec(**LONG, strategy="probe_then_fine_tune", head_epochs=100, epochs=200, unfreeze_blocks=1),
     "bf16": FineTuneSpec(**LONG | {"precision": "bf16"}, epochs=40),
 }
-FULL = pytest.mark.full
+SIGNS = ("checkpoints/step-*", "progress.jsonl")
+"""What a child has written before it is killed: so that some progress is sure, and no moment is safe."""
 
 
 class Killer:
@@ -44,7 +48,9 @@ class Killer:
                         child.kill()
 
 
-def run(job: Job, spec: FineTuneSpec, folder: Path, kills: int, seed: int) -> tuple[JobResult, list[str | None]]:
+def run(
+    job: Job, spec: FineTuneSpec, folder: Path, kills: int, seed: int, signs: tuple[str, ...] = SIGNS
+) -> tuple[JobResult, list[str | None]]:
     """Run a job whose child is killed again and again; return the result, and where each attempt began."""
     objects, chance, begun = MemoryObjectStore(), random.Random(seed), []
     for number in range(kills + 1):
@@ -52,8 +58,7 @@ def run(job: Job, spec: FineTuneSpec, folder: Path, kills: int, seed: int) -> tu
         with Attempt(objects, "f00d", owner=str(number)) as attempt:
             start = attempt.newest_checkpoint(work)
             begun.append(start.name if start else None)
-            sign = ("checkpoints/step-*", "progress.jsonl")[number % 2]  # so that some progress is sure, and no moment is safe
-            watch = Killer(attempt.watcher(work), work, sign, chance, armed=number < kills)
+            watch = Killer(attempt.watcher(work), work, signs[number % len(signs)], chance, armed=number < kills)
             try:
                 return run_job("fine_tune", spec, job.inputs, work=work, resume_from=start, threads=1, watch=watch), begun
             except HostOutOfMemory:
@@ -61,23 +66,45 @@ def run(job: Job, spec: FineTuneSpec, folder: Path, kills: int, seed: int) -> tu
     raise AssertionError("the last attempt is not killed")
 
 
-@pytest.mark.parametrize(
-    ("name", "kills"),
-    [("full", 5), ("early stopping", 5), ("probe then fine-tune", 5), ("bf16", 5)]
-    + [pytest.param(name, 50, marks=FULL) for name in SPECS],
-)
-def test_killed_at_random_moments_it_ends_bit_identical(tmp_path: Path, name: str, kills: int) -> None:
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("kills", sizes(5, 50))
+@pytest.mark.parametrize("name", SPECS)
+def test_killed_at_random_moments_it_ends_bit_identical(
+    tmp_path: Path, name: str, kills: int, held: Callable[[str], None]
+) -> None:
     job = Job(tmp_path, rows=30, validation=12, contrary=name == "early stopping")
     whole, _ = run(job, SPECS[name], tmp_path / "whole", 0, seed=0)
+    done = runs = 0
+    while done < kills:
+        runs += 1
 
-    killed, begun = run(job, SPECS[name], tmp_path / "killed", kills, seed=kills)
+        killed, begun = run(job, SPECS[name], tmp_path / f"killed-{runs}", kills - done, seed=runs)
 
+        assert weight_hashes(killed.out) == weight_hashes(whole.out)
+        assert timeless(killed.metrics) == timeless(whole.metrics)
+        assert begun[0] is None
+        assert sorted(begun[1:], key=lambda step: step or "") == begun[1:]
+        assert len(begun) > 1
+        assert begun[-1] is not None
+        done += len(begun) - 1
+    held(f"{name}: {done} kills in {runs} runs, all equal")
+
+
+@pytest.mark.promise(2)
+@pytest.mark.parametrize("kills", sizes(2, 25))
+def test_one_run_gets_on_after_each_of_many_kills(tmp_path: Path, kills: int, held: Callable[[str], None]) -> None:
+    spec = FineTuneSpec(**LONG, epochs=60 * kills)
+    job = Job(tmp_path, rows=30, validation=12)
+    whole, _ = run(job, spec, tmp_path / "whole", 0, seed=0)
+
+    killed, begun = run(job, spec, tmp_path / "killed", kills, seed=1, signs=SIGNS[:1])
+
+    steps = [int(step.removeprefix("step-")) for step in begun if step]
+    assert len(steps) == kills
+    assert all(earlier < later for earlier, later in itertools.pairwise(steps))
     assert weight_hashes(killed.out) == weight_hashes(whole.out)
     assert timeless(killed.metrics) == timeless(whole.metrics)
-    assert begun[0] is None
-    assert sorted(begun[1:], key=lambda step: step or "") == begun[1:]
-    assert len(begun) > 1
-    assert begun[-1] is not None
+    held(f"{kills} kills of one run: same hashes, progress after each")
 
 
 def timeless(metrics: dict) -> dict:
