@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 import shutil
 import tempfile
 import time
@@ -22,7 +23,7 @@ from urllib.parse import unquote
 
 from transfer_learning.errors import BadInput, nearest
 from transfer_learning.hashes import sha256_of
-from transfer_learning.hub import hub_error, open_hub
+from transfer_learning.hub import hub_error, moving_revision, open_hub
 from transfer_learning.model_files import WANTED, is_wanted, model_files, no_safetensors
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import check_name
@@ -31,6 +32,7 @@ MIRROR = "mirror the model to s3:// or file://"
 
 SCHEMES = ("hf", "timm", "model", "s3", "file", "package")
 
+log = logging.getLogger(__name__)
 
 MODEL, DIGEST = "model", "digest"
 """In the cache: the folder of a downloaded model, and beside it the digest that it had when it came."""
@@ -78,7 +80,7 @@ class Bases:
     hub: Any = None
 
     def resolve(self, uri: str) -> str:
-        """Return ``uri`` with every movable part pinned.
+        """Return ``uri`` with every movable part pinned; a revision of the hub that can move is warned of in the log.
 
         Raises:
             BadInput: an unknown scheme, or nothing there.
@@ -150,7 +152,10 @@ class Bases:
             info = hub.HfApi().model_info(repository, revision=revision or None, timeout=20)
         except Exception as error:
             raise hub_error(error, f"hf://{rest}", MIRROR) from None
-        return f"hf://{repository}@{info.sha}"
+        pinned = f"hf://{repository}@{info.sha}"
+        if warning := moving_revision(f"hf://{rest}", pinned):
+            log.warning(warning)
+        return pinned
 
     def _download_hub(self, rest: str, target: Path) -> None:
         repository, _, revision = rest.partition("@")

@@ -29,6 +29,21 @@ def open_hub(uri: str) -> Any:
     return huggingface_hub
 
 
+def moving_revision(uri: str, pinned: str) -> str | None:
+    """Return a sentence where an ``hf://`` URI names something that may be another commit tomorrow: a branch, a tag, or nothing.
+
+    Args:
+        uri: as it was asked for.
+        pinned: the same with the commit that it names now.
+    """
+    repository, _, asked = uri.partition("@")
+    commit = pinned.partition("@")[2]
+    if not uri.startswith("hf://") or asked == commit:
+        return None
+    names = f"names the revision {asked!r}" if asked else "names no revision"
+    return f"Base {uri} {names}, which can move: this run is pinned to commit {commit}; write {repository}@{commit} to keep it."
+
+
 def hub_error(error: Exception, uri: str, mirror: str) -> TransferLearningError:
     """Tell a hub that cannot be reached, which a retry may cure, from one that refuses.
 

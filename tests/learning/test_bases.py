@@ -126,6 +126,20 @@ def test_a_hub_branch_is_pinned_to_its_commit_and_downloaded_once(tmp_path, mode
     assert sorted(p.name for p in first.folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize("asked", ["hf://org/model@main", "hf://org/model"])
+def test_a_hub_revision_that_can_move_is_warned_of(tmp_path, model_folder, caplog, asked):
+    Bases(cache=tmp_path, hub=local_hub(model_folder)).resolve(asked)
+
+    (record,) = caplog.records
+    assert (record.levelname, "write hf://org/model@c0ffee to keep it" in record.message) == ("WARNING", True)
+
+
+def test_a_hub_commit_is_not_warned_of(tmp_path, model_folder, caplog):
+    Bases(cache=tmp_path, hub=local_hub(model_folder)).resolve("hf://org/model@c0ffee")
+
+    assert caplog.records == []
+
+
 def test_a_download_that_was_damaged_here_comes_again(tmp_path, model_folder):
     hub = local_hub(model_folder)
     bases = Bases(cache=tmp_path, hub=hub)

@@ -79,6 +79,22 @@ def test_the_summary_says_what_the_run_will_do(task, store, plan):
     assert "There is no champion yet" in summary
 
 
+@pytest.mark.parametrize(
+    ("asked", "warned"), [("hf://org/model@main", True), ("hf://org/model", True), ("hf://org/model@c0ffee", False)]
+)
+def test_the_summary_warns_of_a_hub_branch_and_says_what_it_was_pinned_to(task, store, plan, monkeypatch, asked, warned):
+    class Hub:
+        def model_info(self, repository, revision=None, timeout=None):
+            return SimpleNamespace(sha="c0ffee")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+
+    result, _ = task.run(plan(base=asked))
+
+    assert result["base"] == "hf://org/model@c0ffee"
+    assert ("can move: this run is pinned to commit c0ffee" in result["summary"]) is warned
+
+
 def test_the_summary_says_what_the_known_test_rows_can_settle(task, store, plan, monkeypatch):
     from transfer_learning.store.datasets import DatasetStore
 

@@ -94,7 +94,7 @@ class PlanOperator(TransferLearningOperator):
                 overrides=overrides,
                 store=store.objects.uri,
             )
-            plan = summarise(plan, specs, store)
+            plan = summarise(plan, specs, store, base=self.base)
             self.log.info("%s", plan.summary)
             return plan.to_dict()
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from transfer_learning.hub import moving_revision
 from transfer_learning.power import smallest_margin
 from transfer_learning.refs import PlanRef
 from transfer_learning.specs import EvaluateSpec, FineTuneSpec, PullSpec
@@ -15,9 +16,11 @@ TYPICAL_DISAGREEMENT = 0.03
 """Share of test rows on which a champion and its successor give different answers, where nothing is known yet."""
 
 
-def summarise(plan: PlanRef, specs: Mapping[str, Any], store: Store) -> PlanRef:
-    """Return the plan with its summary."""
+def summarise(plan: PlanRef, specs: Mapping[str, Any], store: Store, *, base: str) -> PlanRef:
+    """Return the plan with its summary, given the base model as it was asked for."""
     sentences = [f"Retrain {plan.model!r} from {plan.base} in {plan.store}, with data as of {plan.as_of}."]
+    if warning := moving_revision(base, plan.base):
+        sentences.append(warning)
     if "pull" in specs:
         sentences.append(_data(specs["pull"], plan))
     if "fine_tune" in specs:
