@@ -1,4 +1,4 @@
-"""Snapshots, versions, aliases and evaluations in object storage."""
+"""Snapshots, features, versions, aliases and evaluations in object storage."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from transfer_learning.errors import BadInput
 from transfer_learning.store.aliases import AliasStore
 from transfer_learning.store.datasets import DatasetStore
 from transfer_learning.store.evaluations import EvaluationStore
+from transfer_learning.store.features import FeatureStore
 from transfer_learning.store.local import LocalObjectStore
 from transfer_learning.store.models import ModelStore
 from transfer_learning.store.object_store import ObjectStore
@@ -33,6 +34,7 @@ class Store:
         self.aliases = AliasStore(objects)
         self.evaluations = EvaluationStore(objects)
         self.datasets = DatasetStore(objects)
+        self.features = FeatureStore(objects)
 
     @classmethod
     def open(cls, root: str, *, s3_client: S3Client | None = None, renew: Callable[[], S3Client] | None = None) -> Store:

@@ -11,7 +11,8 @@ Safe at any age, against publishers that are still at work; the age limit only s
 - **Checkpoints and leases** go while the collector holds the job's lease, and the lease itself last.
 
 Dataset parts that no snapshot names stay: a pull relies on parts that it saw in the store until its manifest is written, and
-nothing tells the two apart.
+nothing tells the two apart. So do features, for the same reason: an extraction relies on the parts that it saw, and every later
+one finds its rows in them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where everything about a model lies below the store's root. Every name is checked before it joins a key."""
+"""Where models, checkpoints and features lie below the store's root. Every name is checked before it joins a key."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import re
 
 from transfer_learning.errors import BadInput
 from transfer_learning.specs import check_name
+from transfer_learning.store.files import check_sha256
 
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
 """Publish ids, fingerprints and evaluation ids: a sha256 in hex, or a name."""
+FEATURE_PART = re.compile(r"part-(?P<stem>(?P<precision>fp32|bf16)-(?P<sha256>[0-9a-f]{64}))\.parquet", re.ASCII)
+"""Features of some rows: the arithmetic that made them, and the hash of the file."""
 
 
 def model_prefix(name: str) -> str:
@@ -72,6 +75,37 @@ def checkpoints_prefix(fingerprint: str) -> str:
     return f"checkpoints/{check_id(fingerprint)}/"
 
 
+def features_prefix(key: str) -> str:
+    """Return the prefix of all features that one base model gives with one set of settings."""
+    return f"features/cache/{check_sha256(key)}/"
+
+
+def feature_part_key(key: str, name: str) -> str:
+    """Return the key of a part of features."""
+    _feature_part(name)
+    return f"{features_prefix(key)}{name}"
+
+
+def feature_index_key(key: str, name: str) -> str:
+    """Return the key of the index of a part: the hashes of the inputs it holds."""
+    return f"{features_prefix(key)}index-{_feature_part(name)['stem']}"
+
+
+def feature_damage_key(key: str, name: str) -> str:
+    """Return the key of the mark that a part, or its index, was read damaged."""
+    return f"{features_prefix(key)}damaged-{_feature_part(name)['stem']}"
+
+
+def feature_part_sha256(name: str) -> str:
+    """Return the hash that a part's name promises."""
+    return _feature_part(name)["sha256"]
+
+
+def feature_set_key(digest: str) -> str:
+    """Return the key of the manifest that names the parts of one extraction."""
+    return f"features/sets/{check_sha256(digest)}/manifest.json"
+
+
 def check_id(text: str) -> str:
     """Return ``text`` if it is safe as one path segment.
 
@@ -81,3 +115,10 @@ def check_id(text: str) -> str:
     if not isinstance(text, str) or not ID_PATTERN.fullmatch(text) or ".." in text:
         raise BadInput("BAD_NAME", f"id {str(text)[:80]!r} is not allowed", "use [a-z0-9][a-z0-9._-]{0,127}")
     return text
+
+
+def _feature_part(name: str) -> re.Match[str]:
+    matched = FEATURE_PART.fullmatch(str(name))
+    if matched is None:
+        raise BadInput("BAD_NAME", f"{str(name)[:80]!r} is not the name of a part of features")
+    return matched

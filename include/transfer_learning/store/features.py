@@ -1,0 +1,237 @@
+"""Features of frozen base models: immutable parts that rows are found in by the hash of their input, and sets that name parts.
+
+``features/cache/<key>/part-…`` holds the features of some rows. ``index-…`` of the same name goes up after it and holds the
+hashes of its inputs, 32 bytes each, sorted: a part without its index is not looked at. What was read wrong twice is marked by
+``damaged-…`` and left out from then on, until somebody computes the same part again. A set names the parts of one extraction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from transfer_learning.errors import BadInput, ObjectMissing
+from transfer_learning.hashes import sha256_of
+from transfer_learning.store import documents, layout
+from transfer_learning.store.cache import Cache
+from transfer_learning.store.files import DOWNLOADS
+from transfer_learning.store.object_store import ObjectStore
+
+THREADS = 4
+WIDTH = 32
+"""Bytes of a hash."""
+
+Hashes = npt.NDArray[np.bytes_]
+"""One 32-byte digest for each input, dtype ``S32``."""
+
+log = logging.getLogger(__name__)
+
+
+class FeatureStore:
+    """Everything below ``features/``.
+
+    Args:
+        objects: the object store.
+    """
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def stage(self, key: str, wanted: Hashes, destination: Path, cache: Cache | None = None) -> list[str]:
+        """Lay down every part that holds one of the wanted inputs; what is damaged is named in the log and left out.
+
+        Args:
+            key: of the base model and the settings; see ``jobs.features_key``.
+            wanted: hashes of inputs, sorted.
+            destination: folder for the parts, made when it is missing.
+            cache: content-addressed files on this machine.
+
+        Returns:
+            The names of the parts.
+        """
+        destination.mkdir(parents=True, exist_ok=True)
+
+        def lay_down(name: str) -> bool:
+            try:
+                if not _any_of(self._index(key, name), wanted):
+                    return False
+                self._receive(key, name, destination / name, cache)
+            except _Damaged as damage:
+                self._mark(key, name, f"{damage}: its rows are computed again")
+                return False
+            return True
+
+        names = self._readable(key)
+        with ThreadPoolExecutor(THREADS) as pool:
+            return [name for name, laid in zip(names, pool.map(lay_down, names), strict=True) if laid]
+
+    def put_part(self, key: str, path: Path) -> int:
+        """Upload a finished part, then its index, and return the bytes; 0 where both are there and were not found damaged.
+
+        Raises:
+            BadInput: the file is not what its name says.
+        """
+        name = path.name
+        part, index, damage = (
+            place(key, name) for place in (layout.feature_part_key, layout.feature_index_key, layout.feature_damage_key)
+        )
+        if sha256_of(path) != layout.feature_part_sha256(name):
+            raise BadInput("HASH_MISMATCH", "the part is not what its name says", "extract the features again", file=path)
+        hashes = np.unique(read_hashes(path, "input_hash"))
+        stored = self._sizes(key)
+        size = path.stat().st_size
+        if (stored.get(part), stored.get(index), damage in stored) == (size, hashes.nbytes, False):
+            return 0
+        self._objects.upload(part, path)
+        self._objects.put(index, hashes.tobytes())
+        if damage in stored:
+            self._objects.delete(damage)
+        return size + hashes.nbytes
+
+    def publish(self, digest: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Name the parts of one extraction, and return the manifest that stands.
+
+        Whoever comes first is adopted, unless one of the parts named there is gone or was found damaged meanwhile.
+
+        Args:
+            digest: fingerprint of the extraction.
+            manifest: ``cache`` (the key), ``precision``, ``width``, ``rows``, ``parts`` and what else tells of it.
+        """
+        place = layout.feature_set_key(digest)
+        document, mine = documents.create(self._objects, place, manifest)
+        if not mine and not self._is_whole(document.body):
+            document, _ = documents.replace(self._objects, place, manifest, document.etag)
+        return documents.plain(document)
+
+    def find(self, digest: str) -> dict[str, Any] | None:
+        """Return the manifest of a set whose parts are all there, or None."""
+        document = documents.read(self._objects, layout.feature_set_key(digest))
+        return documents.plain(document) if document is not None and self._is_whole(document.body) else None
+
+    def manifest(self, digest: str) -> dict[str, Any]:
+        """Return the manifest of a set.
+
+        Raises:
+            BadInput: no such set.
+        """
+        document = documents.read(self._objects, layout.feature_set_key(digest))
+        if document is None:
+            what = f"there are no features {digest[:12]} in this store"
+            raise BadInput("NO_FEATURES", what, "run the extraction again", file=self._objects.uri)
+        return documents.plain(document)
+
+    def fetch(self, digest: str, *, destination: Path, cache: Cache | None = None) -> Path:
+        """Lay down every part of a set, verified; parts that another set has in common with it may be there already.
+
+        Args:
+            digest: of the set.
+            destination: made when it is missing.
+            cache: content-addressed files on this machine.
+
+        Raises:
+            BadInput: no such set, or a part is missing or damaged; the next run of the extraction computes its rows again.
+        """
+        manifest = self.manifest(digest)
+        key = manifest["cache"]
+        destination.mkdir(parents=True, exist_ok=True)
+
+        def lay_down(part: Mapping[str, Any]) -> None:
+            place = layout.feature_part_key(key, part["name"])
+            target = destination / part["name"]
+            try:
+                if not target.exists():
+                    self._receive(key, part["name"], target, cache)
+            except _Damaged as damage:
+                self._mark(key, part["name"], str(damage))
+                fix = "run the extraction again: it computes the rows of this part anew"
+                raise BadInput("BROKEN_FEATURES", f"{damage}", fix, file=self._objects.full_uri(place)) from None
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lay_down, manifest["parts"]))
+        return destination
+
+    def _readable(self, key: str) -> list[str]:
+        """Return the names of the parts that have an index and no mark."""
+        stored = self._sizes(key)
+        prefix = f"{layout.features_prefix(key)}index-"
+        names = [f"part-{place.removeprefix(prefix)}.parquet" for place in stored if place.startswith(prefix)]
+        names = [name for name in names if layout.FEATURE_PART.fullmatch(name)]  # anything else is not ours
+        return [name for name in names if layout.feature_damage_key(key, name) not in stored]
+
+    def _is_whole(self, manifest: Mapping[str, Any]) -> bool:
+        """Return whether every part is there in its size and was not found damaged."""
+        key, stored = manifest["cache"], self._sizes(manifest["cache"])
+        return all(
+            stored.get(layout.feature_part_key(key, part["name"])) == part["bytes"]
+            and layout.feature_damage_key(key, part["name"]) not in stored
+            for part in manifest["parts"]
+        )
+
+    def _sizes(self, key: str) -> dict[str, int]:
+        return {info.key: info.size for info in self._objects.list(layout.features_prefix(key))}
+
+    def _index(self, key: str, name: str) -> Hashes:
+        """Return the hashes of a part's inputs, sorted."""
+        for _ in range(DOWNLOADS):
+            try:
+                data = self._objects.get(layout.feature_index_key(key, name)).data
+            except ObjectMissing:
+                break
+            if data and len(data) % WIDTH == 0:
+                hashes: Hashes = np.frombuffer(data, dtype=f"S{WIDTH}")
+                if (hashes[:-1] < hashes[1:]).all():
+                    return hashes
+        raise _Damaged("its index is damaged")
+
+    def _receive(self, key: str, name: str, target: Path, cache: Cache | None) -> None:
+        """Download one part and check it."""
+        sha256 = layout.feature_part_sha256(name)
+
+        def receive(path: Path) -> None:
+            for _ in range(DOWNLOADS):
+                self._objects.download(layout.feature_part_key(key, name), path)
+                if sha256_of(path) == sha256:
+                    return
+            raise _Damaged("it is damaged")
+
+        try:
+            if cache is not None:
+                cache.fetch(sha256, receive, link=target)
+            else:
+                receive(target)
+        except ObjectMissing:
+            raise _Damaged("it is missing") from None
+        except _Damaged:
+            target.unlink(missing_ok=True)
+            raise
+
+    def _mark(self, key: str, name: str, what: str) -> None:
+        """Say what is wrong, and have the part left out from now on."""
+        log.warning("FEATURES DAMAGED %s %s", self._objects.full_uri(layout.feature_part_key(key, name)), what)
+        self._objects.put(layout.feature_damage_key(key, name), what.encode())
+
+
+class _Damaged(Exception):
+    """A part, or its index, is not what was written."""
+
+
+def read_hashes(path: Path, column: str) -> Hashes:
+    """Return a column of ``binary(32)`` of a Parquet file."""
+    chunks = pq.read_table(path, columns=[column], partitioning=None)[column].chunks
+    found = [np.frombuffer(c.buffers()[1], dtype=f"S{WIDTH}", count=len(c), offset=WIDTH * c.offset) for c in chunks if len(c)]
+    return np.concatenate([np.empty(0, dtype=f"S{WIDTH}"), *found])
+
+
+def _any_of(hashes: Hashes, wanted: Hashes) -> bool:
+    """Return whether one of the hashes is wanted; both are sorted."""
+    if not len(wanted):
+        return False
+    places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
+    return bool((wanted[places] == hashes).any())
