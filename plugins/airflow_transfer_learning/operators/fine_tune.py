@@ -69,7 +69,7 @@ class FineTuneOperator(SpecOperator):
             dataset = DatasetRef.from_dict(self.dataset)
             manifest = store.datasets.manifest(dataset.name, dataset.digest)
             spec: FineTuneSpec = with_task(self.merged_spec(), manifest)
-            model, base = self.model_name(), self.fetch_base(store, context)
+            model, base = self.model_name(), self.fetch_base(store, context, work / "base")
             digests = {role: manifest["split_digests"].get(role, "") for role in ("train", "validation")}
             key = fingerprint("fine_tune", spec, digests | {"base": base.digest})
             if (found := self.find(store, model, key)) is None:
@@ -127,11 +127,11 @@ class FineTuneOperator(SpecOperator):
         """Return the model's name: the plan's, or the operator's own."""
         return check_name(self.one_of("model", self.planned().model if self.plan else None), "model name")
 
-    def fetch_base(self, store: Store, context: Context) -> BaseModel:
+    def fetch_base(self, store: Store, context: Context, destination: Path) -> BaseModel:
         """Bring the base model onto this machine: the one that the plan pinned, or that the first try resolved."""
         bases = self.open_bases(store)
         uri = self.one_of("base", self.planned().base if self.plan else None)
-        return bases.fetch(uri if self.plan else self.pinned(context, "base", lambda: bases.resolve(uri)))
+        return bases.fetch(uri if self.plan else self.pinned(context, "base", lambda: bases.resolve(uri)), destination)
 
     def one_of(self, name: str, planned: str | None) -> str:
         """Return what the plan or the operator names.
