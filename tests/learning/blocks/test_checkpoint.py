@@ -3,13 +3,16 @@
 import json
 import logging
 import random
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from promises import sizes
 from transfer_learning.blocks import checkpoint
-from transfer_learning.blocks.checkpoint import Checkpoints, Damaged, Snapshot
+from transfer_learning.blocks.checkpoint import Checkpoints, Snapshot
 from transfer_learning.errors import Stopped, TransferLearningError
 from transfer_learning.stage import Run
 
@@ -46,30 +49,35 @@ def test_a_checkpoint_is_safetensors_and_json_with_the_hashes_last(tmp_path: Pat
     assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000001"]
 
 
-def test_every_truncation_bit_flip_and_missing_file_is_detected(tmp_path: Path) -> None:
-    rng = random.Random(0)
-    for trial in range(60):
-        path = write(tmp_path, trial)
-        victim = rng.choice(sorted(path.iterdir()))
+@pytest.mark.promise(4)
+@pytest.mark.parametrize("count", sizes(60, 500))
+def test_every_truncation_bit_flip_and_missing_file_is_detected_and_the_one_before_is_used(
+    tmp_path: Path, count: int, held: Callable[[str], None]
+) -> None:
+    rng, kinds = random.Random(0), Counter[str]()
+    for trial in range(count):
+        write(tmp_path / str(trial), 1)
+        newest = write(tmp_path / str(trial), 2)
+        victim = rng.choice(sorted(newest.iterdir()))
         data = bytearray(victim.read_bytes())
-        damage = trial % 4
-        if damage == 0:
-            victim.write_bytes(data[: rng.randrange(len(data))])
-        elif damage == 1:
-            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-            victim.write_bytes(data)
-        elif damage == 2:
-            victim.unlink()
-        else:
-            (path / "extra.safetensors").write_bytes(data)
+        match kind := ("truncated", "flipped", "missing", "added")[trial % 4]:
+            case "truncated":
+                victim.write_bytes(data[: rng.randrange(len(data))])
+            case "flipped":
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+                victim.write_bytes(data)
+            case "missing":
+                victim.unlink()
+            case "added":
+                (newest / "extra.safetensors").write_bytes(data)
 
-        try:
-            found = checkpoint.read(path)
-        except Damaged:
-            continue
-        # A flip in white space or in the case of a hash's letter would leave the very same checkpoint.
-        assert victim.name == "_COMPLETE.json", (trial, damage, victim.name)
-        assert torch.equal(found.files["weights"]["w"], FILES["weights"]["w"])
+        found = checkpoint.resume(Run(resume_from=newest), {"job": "a"})
+
+        assert found is not None, (trial, kind, victim.name)
+        assert found.facts["tick"] == 1, (trial, kind, victim.name)
+        kinds[kind] += 1
+    told = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+    held(f"{count} of {count} detected ({told}), the one before used")
 
 
 def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
