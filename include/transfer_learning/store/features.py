@@ -224,9 +224,8 @@ class _Damaged(Exception):
 
 def read_hashes(path: Path, column: str) -> Hashes:
     """Return a column of ``binary(32)`` of a Parquet file."""
-    chunks = pq.read_table(path, columns=[column], partitioning=None)[column].chunks
-    found = [np.frombuffer(c.buffers()[1], dtype=f"S{WIDTH}", count=len(c), offset=WIDTH * c.offset) for c in chunks if len(c)]
-    return np.concatenate([np.empty(0, dtype=f"S{WIDTH}"), *found])
+    values = pq.read_table(path, columns=[column], partitioning=None)[column].to_pylist()
+    return np.frombuffer(b"".join(values), dtype=f"S{WIDTH}")
 
 
 def _any_of(hashes: Hashes, wanted: Hashes) -> bool:

@@ -272,6 +272,17 @@ def test_a_set_with_a_damaged_part_is_one_line_and_the_next_extraction_replaces_
     assert (store.fetch(SET, destination=tmp_path / "whole") / again.name).read_bytes() == again.read_bytes()
 
 
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_a_set_that_lost_a_part_is_not_found(objects: ObjectStore, part: Callable[..., Path], damage: str) -> None:
+    store, parts = FeatureStore(objects), [part(1), part(2)]
+    for path in parts:
+        store.put_part(KEY, path)
+    store.publish(SET, manifest(*parts))
+    spoil(objects, part_key(parts[1]), damage)
+
+    assert store.find(SET) is None
+
+
 def test_a_set_that_does_not_exist_is_one_line(objects: ObjectStore, tmp_path: Path) -> None:
     assert FeatureStore(objects).find(SET) is None
     with pytest.raises(
