@@ -1,6 +1,6 @@
 """Gradients, rates, memory and divergence of the one training loop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -63,6 +63,7 @@ def gradient(micro_batch: int, weights: torch.Tensor | None) -> dict[str, torch.
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 1.0, 4.0])], ids=["unweighted", "class weights"])
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 5])
+@pytest.mark.promise(6)
 def test_accumulated_gradients_are_the_undivided_one(micro_batch: int, weights: torch.Tensor | None) -> None:
     whole, parts = gradient(11, weights), gradient(micro_batch, weights)
 
@@ -128,6 +129,41 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(error: Except
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), small.parameters(), strict=True))
 
 
+class Short(Network):
+    """Has room for two rows only at one optimizer step; remembers the gradient of each."""
+
+    def __init__(self, at: int | None) -> None:
+        super().__init__()
+        self.at, self.gradients = at, list[list[torch.Tensor]]()
+
+    def forward(self, rows: Sequence[int]) -> torch.Tensor:
+        self.most_rows = 2 if len(self.gradients) == self.at else ROWS
+        return super().forward(rows)
+
+    def train_to_the_end(self) -> State:
+        phase, state = make_phase(self), State(micro_batch=4)
+        phase.optimizer.register_step_pre_hook(lambda *_: self.gradients.append([p.grad.clone() for p in self.parameters()]))
+        train(phase, state, Run(), lambda _: None)
+        return state
+
+
+@pytest.mark.promise(6)
+def test_out_of_memory_at_any_step_keeps_the_effective_batch(held: Callable[[str], None]) -> None:
+    whole = Short(None)
+    steps, difference = whole.train_to_the_end().step, 0.0
+    for at in (0, 1, 4, 7, 8):
+        short = Short(at)
+
+        state = short.train_to_the_end()
+
+        assert (state.step, state.micro_batch, state.halvings) == (steps, 2, 1)
+        assert all(torch.allclose(a, b, rtol=0, atol=1e-6) for a, b in zip(whole.gradients[at], short.gradients[at], strict=True))
+        ends = zip(whole.parameters(), short.parameters(), strict=True)
+        difference = max(difference, *((a - b).abs().max().item() for a, b in ends))
+    held(f"5 steps: same batch, gradients within 1e-6; final weights differ by {difference:.1e} at most")
+
+
+@pytest.mark.promise(6)
 def test_after_four_halvings_it_ends_with_one_line() -> None:
     network = Network()
     network.most_rows = 0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ import pytest
 
 from learning.store.faults import DyingObjectStore, FaultyObjectStore, ForgetfulObjectStore, Killed
 from learning.store.tiny import digest, promote, publish, write_ledger, write_model
+from promises import sizes
 from transfer_learning.errors import BadInput, StoreError
 from transfer_learning.store import documents, layout
 from transfer_learning.store.aliases import AliasStore
@@ -326,6 +329,29 @@ def test_a_flipped_bit_is_refused_with_the_files_name_and_nothing_appears(
         ModelStore(objects).fetch("news", 1, tmp_path / "out" / "fetched", cache=cache)
 
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.promise(14)
+@pytest.mark.parametrize("count", sizes(50, 1000))
+def test_every_flipped_bit_of_any_file_is_refused(tmp_path: Path, count: int, held: Callable[[str], None]) -> None:
+    objects, chance = MemoryObjectStore(), random.Random(14)
+    publish(objects, tmp_path, seed=1)
+    manifest = ModelStore(objects).manifest("news", 1)
+    (tmp_path / "out").mkdir()
+    for number in range(count):
+        path = chance.choice(manifest["files"])["path"]
+        key = f"{manifest['artifact']}/{path}"
+        whole = objects.get(key).data
+        data = bytearray(whole)
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        objects.put(key, bytes(data))
+
+        with pytest.raises(BadInput, match=re.escape(path)):
+            ModelStore(objects).fetch("news", 1, tmp_path / "out" / str(number))
+
+        assert list((tmp_path / "out").iterdir()) == []
+        objects.put(key, whole)
+    held(f"{count:,} of {count:,} bit flips refused")
 
 
 def test_a_second_fetch_with_a_cache_downloads_nothing(objects: ObjectStore, tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from promises import sizes
 from transfer_learning.errors import BadInput
 from transfer_learning.store import Store
 from transfer_learning.store.local import LocalObjectStore
@@ -55,14 +58,16 @@ ODD = [
     ),
 ]
 BYPASSES = sorted({*CLIMBING, *ODD})
+PIECES = [*DOTS, *SLASHES, *(name for name in ODD if len(name) < 70), *"abcdefghijklmnopqrstuvwxyz0123456789._-" * 3]
 
 
 def test_there_are_at_least_two_hundred() -> None:
     assert len(BYPASSES) >= 200
 
 
+@pytest.mark.promise(22)
 @pytest.mark.parametrize("place", ["memory", "folder"])
-def test_no_name_leaves_the_root_or_reaches_the_store(tmp_path: Path, place: str) -> None:
+def test_no_name_leaves_the_root_or_reaches_the_store(tmp_path: Path, place: str, held: Callable[[str], None]) -> None:
     root = tmp_path / "outer" / "root"
     root.mkdir(parents=True)
     (tmp_path / "outer" / "x").write_text("outside")
@@ -82,6 +87,33 @@ def test_no_name_leaves_the_root_or_reaches_the_store(tmp_path: Path, place: str
 
     assert sorted(tmp_path.rglob("*")) == before
     assert list(objects.list("")) == []
+    held(f"{len(BYPASSES)} bypass strings in {place}: none in, none out")
+
+
+@pytest.mark.promise(22)
+@pytest.mark.parametrize("count", sizes(500, 10_000))
+def test_a_generated_name_stays_inside_or_is_refused(tmp_path: Path, count: int, held: Callable[[str], None]) -> None:
+    root, chance, inside = tmp_path / "outer" / "root", random.Random(22), 0
+    root.mkdir(parents=True)
+    (tmp_path / "outer" / "secret").write_text("outside")
+    store = Store(LocalObjectStore(root))
+    for _ in range(count):
+        name = "".join(chance.choice(PIECES) for _ in range(chance.randint(1, 4)))
+        fits = re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name) is not None and ".." not in name
+        try:
+            store.aliases.read(name)
+            store.objects.put(f"names/{name}", b"")
+        except BadInput as refusal:
+            assert (refusal.code, fits) == ("BAD_NAME", False), name
+        else:
+            inside += fits
+            assert fits, name
+            assert (root / "names" / name).is_file()
+
+    outside = {path for path in tmp_path.rglob("*") if root not in (path, *path.parents)}
+    assert outside == {tmp_path / "outer", tmp_path / "outer" / "secret"}
+    assert inside > count // 100
+    held(f"{count:,} generated names: {inside:,} inside, the others refused")
 
 
 def uses(store: Store, name: str, folder: Path, target: Path) -> list[Callable[[], object]]:
