@@ -243,6 +243,15 @@ HARMS: dict[str, tuple[Harm, str]] = {
     ),
     "attention, as an argument": (in_json("config.json", attn_implementation="org/evil"), remote("attn_implementation")),
     "attention, nested": (in_json("config.json", text_config={"attn_implementation": "org/evil"}), remote("attn_implementation")),
+    "auto_map, nested": (in_json("config.json", text_config={"auto_map": CODE}), remote("auto_map")),
+    "attention, in a list": (
+        in_json("config.json", sub_configs=[{"_attn_implementation": "org/evil"}]),
+        remote("_attn_implementation"),
+    ),
+    "kernels, nested": (
+        in_json("config.json", text_config={"kernel_config": {"RMSNorm": "org/evil:RMSNorm"}}),
+        remote("kernel_config"),
+    ),
     "attention, in a tokenizer": (
         in_json("tokenizer_config.json", _attn_implementation="org/evil"),
         remote("_attn_implementation", "tokenizer_config.json"),

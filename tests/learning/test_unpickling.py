@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,9 @@ class Bomb:
         return os.mkdir, (self.trace,)
 
 
+@pytest.mark.promise(20)
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_a_pickle_in_any_place_is_refused_unread(tmp_path: Path, protocol: int) -> None:
+def test_a_pickle_in_any_place_is_refused_unread(tmp_path: Path, protocol: int, held: Callable[[str], None]) -> None:
     root = tmp_path / watched.HOSTILE
     root.mkdir()
     for suffix in ("csv", "jsonl", "parquet"):
@@ -126,8 +128,10 @@ def test_a_pickle_in_any_place_is_refused_unread(tmp_path: Path, protocol: int) 
         "more.json": "BAD_JSON" if text else "PICKLE",
     }
     assert not [line for line in lines.values() if "\n" in line]
+    held(f"protocol {protocol} in {len(lines)} places")
 
 
+@pytest.mark.promise(20)
 def test_the_watch_sees_what_is_unpickled(tmp_path: Path) -> None:
     """Without this, the tests above could be blind."""
     script = (

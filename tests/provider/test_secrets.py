@@ -73,6 +73,7 @@ def kept(monkeypatch):
     return texts
 
 
+@pytest.mark.promise(25)
 @pytest.mark.integration
 def test_a_whole_run_leaves_the_keys_nowhere(connect, kept, seaweedfs, s3, tmp_path, caplog, capfd):
     caplog.set_level(logging.DEBUG, logger="transfer_learning")
@@ -101,6 +102,7 @@ def test_a_whole_run_leaves_the_keys_nowhere(connect, kept, seaweedfs, s3, tmp_p
         assert not [data for data in (*stored, *kept) if secret.encode() in data]
 
 
+@pytest.mark.promise(25)
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["plan", "pull", "train", "evaluate", "promote"])
 @pytest.mark.parametrize("wrong", ["login", "password"])
@@ -124,6 +126,7 @@ def test_wrong_credentials_are_one_line_without_the_key_in_every_operator(
         assert secret not in line + trace + caplog.text + printed.out + printed.err
 
 
+@pytest.mark.promise(25)
 def test_a_driver_that_repeats_its_address_does_not_repeat_the_password(monkeypatch, connect_warehouse):
     connect_warehouse(password=CANARY)
 

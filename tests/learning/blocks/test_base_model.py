@@ -64,6 +64,7 @@ def without_tokenizer(folder: Path) -> None:
         path.unlink()
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize(
     ("spoil", "line"),
     [
@@ -95,6 +96,7 @@ def test_a_base_that_cannot_work_is_refused_with_one_line(tmp_path: Path, spoil:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.promise(8)
 def test_every_weight_of_the_base_is_taken_and_only_the_head_is_new(tmp_path: Path) -> None:
     folder = write_base(tmp_path / "base")
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ def says(line: str, pattern: str) -> bool:
     return re.fullmatch(".+".join(map(re.escape, pattern.split("…"))), line) is not None
 
 
+REMOTE = [name for name, (_, line) in HARMS.items() if line.startswith("REMOTE_CODE")]
+
+
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
     return Jobs(tmp_path_factory.mktemp("models"))
@@ -77,7 +81,7 @@ def test_a_harmless_model_is_used(jobs: Jobs, name: str, stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ROLE)
-@pytest.mark.parametrize("name", HARMS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.promise(21 if name in REMOTE else 20)) for name in HARMS])
 def test_a_hostile_model_ends_in_one_line_and_nothing_is_run_or_written(jobs: Jobs, name: str, stage: str) -> None:
     job, result = jobs.files[name, stage], jobs.result(name, stage)
 
@@ -88,6 +92,18 @@ def test_a_hostile_model_ends_in_one_line_and_nothing_is_run_or_written(jobs: Jo
     assert jobs.seen[str(job)] == []
     assert not (job.parent / "executed").exists()
     assert result["seconds"] < 10 * 3
+
+
+@pytest.mark.promise(20)
+def test_no_hostile_model_executes_anything(jobs: Jobs, held: Callable[[str], None]) -> None:
+    assert not [seen for (name, _), job in jobs.files.items() if name in HARMS for seen in jobs.seen[str(job)]]
+    held(f"{len(HARMS)} hostile models in {len(ROLE)} stages: 0 executions, 0 pickles read")
+
+
+@pytest.mark.promise(21)
+def test_no_hostile_config_opens_a_socket_or_imports_its_code(jobs: Jobs, held: Callable[[str], None]) -> None:
+    assert not [seen for (name, _), job in jobs.files.items() if name in REMOTE for seen in jobs.seen[str(job)]]
+    held(f"{len(REMOTE)} hostile configs in {len(ROLE)} stages: 0 sockets, 0 imports")
 
 
 def test_as_a_child_of_its_own_the_same_line_comes_and_exit_65(jobs: Jobs) -> None:

@@ -312,6 +312,7 @@ def test_someone_who_moves_in_between_is_seen(objects: ObjectStore) -> None:
     assert [alias.version for alias in aliases.history("news")] == [1, 3]
 
 
+@pytest.mark.promise(13)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_mover_killed_at_any_call_loses_no_generation(objects: ObjectStore, after: bool) -> None:
     calls = 0

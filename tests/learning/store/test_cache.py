@@ -155,6 +155,7 @@ def test_of_two_processes_one_downloads_and_both_get_the_file(tmp_path: Path) ->
     assert (tmp_path / "downloads").read_text() == "x"
 
 
+@pytest.mark.promise(19)
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path, disk_of: Callable[[int], None]) -> None:
     cache, small, large = Cache(tmp_path), Source(b"small"), Source(b"x" * 100_000)
     cache.fetch(small.sha256, small)

@@ -39,6 +39,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_on_from(store, tmp_path):
     assert store.fetch_newest(tmp_path / "resume") is None
 
 
+@pytest.mark.promise(4)
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "no marker", "torn marker", "marker names a path"])
 def test_a_damaged_checkpoint_is_skipped_loudly_for_the_one_before(objects, store, tmp_path, damage):
     store.upload(checkpoint(tmp_path, 1), "first")

@@ -108,6 +108,7 @@ def test_an_older_snapshot_becomes_the_latest_again_without_an_upload(objects: O
     assert DatasetStore(objects).latest("bbc") == first
 
 
+@pytest.mark.promise(13)
 def test_a_publisher_killed_at_any_call_leaves_the_old_snapshot_or_the_new_one(tmp_path: Path) -> None:
     survived = False
     number = 0
@@ -253,6 +254,16 @@ def test_the_rule_is_fixed_by_whoever_comes_first(objects: ObjectStore) -> None:
     assert store.fix_rule("bbc", RULE) == RULE
     assert store.fix_rule("bbc", RULE | {"salt": "other"}) == RULE
     assert store.rule("bbc") == RULE
+
+
+def test_a_rule_of_an_earlier_release_gets_the_fields_it_lacks_and_keeps_its_history(objects: ObjectStore) -> None:
+    store = DatasetStore(objects)
+    store.fix_rule("bbc", {"salt": "old"})
+    store.reset_rule("bbc", RULE, reason="a drill", actor="ada")
+
+    assert store.fix_rule("bbc", RULE | {"texts": ["headline"]}) == RULE | {"texts": ["headline"]}
+    assert store.fix_rule("bbc", RULE) == RULE | {"texts": ["headline"]}
+    assert store.resets("bbc") == ["a drill"]
 
 
 @pytest.mark.parametrize("fault", [None, "lost", "echo", "unsent"])

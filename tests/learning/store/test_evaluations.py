@@ -74,6 +74,7 @@ def test_another_verdict_under_the_same_id_replaces_nothing(objects: ObjectStore
     assert [verdict["decision"] for verdict in evaluations.read("news", 1)] == ["refused", "passed"]
 
 
+@pytest.mark.promise(13)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_writer_killed_at_any_call_leaves_no_half_evaluation(objects: ObjectStore, tmp_path: Path, after: bool) -> None:
     folder = write_evaluation(tmp_path / "out")

@@ -137,6 +137,7 @@ def test_what_is_not_ours_is_left_alone(objects: ObjectStore) -> None:
     assert keys(objects) == strange - {"checkpoints/f/a b"}
 
 
+@pytest.mark.promise(13)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_collector_killed_at_any_call_harms_nobody(tmp_path: Path, after: bool) -> None:
     for call in range(1, 100):

@@ -53,6 +53,7 @@ def test_processes_that_count_by_compare_and_swap_lose_no_update(tmp_path: Path)
     assert objects.get("count").data == b"75"
 
 
+@pytest.mark.promise(13)
 def test_a_writer_killed_at_any_moment_leaves_a_whole_object(tmp_path: Path) -> None:
     objects = LocalObjectStore(tmp_path)
     objects.put("document.json", b"a" * 1_000_000)
@@ -70,6 +71,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_object(tmp_path: Path) -> 
     assert [info.key for info in objects.list("")] == ["document.json"]
 
 
+@pytest.mark.promise(19)
 @pytest.mark.parametrize("way", ["put", "upload", "copy"])
 def test_a_full_disk_is_one_line_and_the_old_object_stands(tmp_path: Path, disk_of: Callable[[int], None], way: str) -> None:
     objects = LocalObjectStore(tmp_path / "store")
@@ -92,6 +94,7 @@ def test_a_full_disk_is_one_line_and_the_old_object_stands(tmp_path: Path, disk_
     assert not list((tmp_path / "store" / ".transfer-learning" / "unfinished").iterdir())
 
 
+@pytest.mark.promise(19)
 def test_a_full_disk_at_a_download_leaves_no_partial_file(tmp_path: Path, disk_of: Callable[[int], None]) -> None:
     objects = LocalObjectStore(tmp_path / "store")
     objects.put("large", b"x" * 100_000)

@@ -135,6 +135,7 @@ def calls_of_a_publish(objects: ObjectStore, tmp_path: Path) -> range:
     return range(1, len(watched.calls) + 1, 7 if objects.uri.startswith("s3://") else 1)
 
 
+@pytest.mark.promise(13)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_publisher_killed_at_any_call_leaves_the_old_state_or_the_new_one(
     objects: ObjectStore, tmp_path: Path, after: bool

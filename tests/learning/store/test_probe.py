@@ -37,6 +37,7 @@ def test_a_sound_store_passes_twice_and_holds_nothing_but_its_marker(objects: Ob
     assert documents.plain(document) == {"layout": 1, "format": 1}
 
 
+@pytest.mark.promise(15)
 @pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
 def test_a_store_that_ignores_a_precondition_is_refused(header: str) -> None:
     with pytest.raises(BadInput, match=rf"^WEAK_STORE memory://store ignores {header}: "):

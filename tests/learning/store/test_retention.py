@@ -111,6 +111,7 @@ def test_what_cannot_be_pruned_is_one_line(tmp_path: Path, name: str, keep: int,
         prune(objects, name, keep=keep, actor="ada")
 
 
+@pytest.mark.promise(13)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_pruner_killed_at_any_call_leaves_whole_versions_and_the_next_one_goes_on(tmp_path: Path, after: bool) -> None:
     for call in range(1, 200):
