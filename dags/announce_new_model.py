@@ -3,7 +3,8 @@
 Purpose: shows how to act on a promotion. It is scheduled on the model's asset, whose events come from the promote task of
 retrain_text_classifier and from nothing else: a refused candidate or an unchanged night starts no run.
 
-Expected: one run for each promotion; its log names the version, the one before, and each rule of the gate.
+Expected: one run for each promotion; its log names the version, the one before, and each rule of the gate, as the promotion's
+event tells them. Started by hand, it tells of the live version.
 """
 
 import logging
@@ -28,17 +29,19 @@ with DAG(
 ):
 
     @task
-    def announce() -> int:
-        """Log the verdict behind the live version and return the version."""
-        store = ModelStoreHook().get_conn()
-        champion = store.aliases.read(MODEL)
-        if champion is None:
-            raise ValueError(f"{MODEL} has no champion yet: run retrain_text_classifier first")
-        verdict = store.evaluations.read(MODEL, champion.version)[-1]
-        before = verdict["champion_version"] or "none"
-        log.info("%s: version %d is live, before it %s. %s", MODEL, champion.version, before, champion.actor)
-        for sentence in verdict["sentences"]:
-            log.info("  %s", sentence)
-        return champion.version
+    def announce(triggering_asset_events=None) -> list[int]:
+        """Log what stands behind each version that went live, and return their numbers."""
+        events = [event.extra for events in triggering_asset_events.values() for event in events]
+        promotions = sorted((extra for extra in events if "generation" in extra), key=lambda extra: extra["generation"])
+        if not promotions:  # started by hand: tell of the live version
+            champion = ModelStoreHook().get_conn().aliases.read(MODEL)
+            if champion is None:
+                raise ValueError(f"{MODEL} has no champion yet: run retrain_text_classifier first")
+            promotions = [{"version": champion.version, "champion_before": champion.previous, "sentences": [champion.reason]}]
+        for news in promotions:
+            log.info("%s: version %d went live, before it %s", MODEL, news["version"], news["champion_before"] or "none")
+            for sentence in news["sentences"]:
+                log.info("  %s", sentence)
+        return [news["version"] for news in promotions]
 
     announce()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import airflow_env
 
 # isort: split
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,9 +34,30 @@ def airflow_database() -> None:
     initdb()
 
 
+@contextlib.contextmanager
+def triggered_by(extras: Sequence[dict[str, Any]]) -> Iterator[None]:
+    """Give the next DAG run events of its model's asset, as the scheduler does; ``dag.test()`` knows only manual runs."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import event, select
+    from sqlalchemy.orm import Session
+
+    def add_events(session: Session, *_: object) -> None:
+        for run in [new for new in session.new if isinstance(new, DagRun)]:
+            with session.no_autoflush:
+                asset = session.scalars(select(AssetModel)).one()
+            run.consumed_asset_events.extend(AssetEvent(asset_id=asset.id, extra=extra) for extra in extras)
+
+    event.listen(Session, "before_flush", add_events)
+    try:
+        yield
+    finally:
+        event.remove(Session, "before_flush", add_events)
+
+
 @pytest.fixture(scope="session")
 def run_dag(airflow_database: None) -> Callable[..., Finished]:
-    """Runs a shipped DAG once, as of a day of March 2026."""
+    """Runs a shipped DAG once, as of a day of March 2026, started by events of its asset or by hand."""
     from airflow.dag_processing.dagbag import DagBag
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -43,10 +65,11 @@ def run_dag(airflow_database: None) -> Callable[..., Finished]:
     bag = DagBag(str(airflow_env.REPOSITORY / "dags"))
     assert bag.import_errors == {}
 
-    def run(dag_id: str, day: datetime, **conf: Any) -> Finished:
+    def run(dag_id: str, day: datetime, *, events: Sequence[dict[str, Any]] = (), **conf: Any) -> Finished:
         for task in bag.dags[dag_id].tasks:
             task.retries = 0  # dag.test() waits the whole retry delay
-        dag_run = bag.dags[dag_id].test(logical_date=None, run_after=day, run_conf=conf)
+        with triggered_by(events):
+            dag_run = bag.dags[dag_id].test(logical_date=None, run_after=day, run_conf=conf)
         tasks = {ti.task_id: str(ti.state) for ti in dag_run.get_task_instances()}
         with create_session() as session:
             found = session.scalars(XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag_id, key="return_value"))

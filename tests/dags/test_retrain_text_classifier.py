@@ -131,12 +131,3 @@ def test_a_wrong_form_ends_in_the_plan_with_one_line(run_dag, days, store, form,
     assert day.tasks == dict.fromkeys(TRAINED, "upstream_failed") | {"plan": "failed"}
     assert line in capfd.readouterr().out
     assert len(store.models.versions(MODEL)) == 3
-
-
-def test_the_announcement_names_the_live_version_and_its_rules(run_dag, days, store, caplog):
-    with caplog.at_level("INFO"):
-        announced = run_dag("announce_new_model", DAY_1 + timedelta(days=5))
-
-    assert announced.results["announce"] == 3
-    assert "bbc-headlines: version 3 is live, before it 2" in caplog.text
-    assert store.evaluations.read(MODEL, 3)[-1]["sentences"][0] in caplog.text
