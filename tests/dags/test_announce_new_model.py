@@ -11,6 +11,7 @@ DAY = datetime(2026, 4, 1, 6, tzinfo=UTC)
 EVENT = {
     "model": MODEL,
     "version": 1,
+    "generation": 1,
     "champion_before": None,
     "sentences": ["Accuracy 0.8 reaches the floor.", "No slice lost."],
 }
