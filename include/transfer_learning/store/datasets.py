@@ -48,8 +48,20 @@ class DatasetStore:
         return None if document is None else _rule(document)
 
     def fix_rule(self, name: str, rule: Mapping[str, Any]) -> dict[str, Any]:
-        """Fix the split rule unless one is fixed already; return the one that stands."""
-        return _rule(documents.create(self._objects, _rule_key(name), {"rule": rule, "history": []})[0])
+        """Fix the split rule unless one is fixed already; return the one that stands.
+
+        A standing rule that says the same with fewer fields, as an earlier release wrote it, gets the fields that it lacks.
+        """
+
+        def change(standing: Document | None) -> dict[str, Any] | None:
+            if standing is None:
+                return {"rule": rule, "history": []}
+            fixed = standing.body["rule"]
+            if fixed == rule or any(rule.get(field) != value for field, value in fixed.items()):
+                return None
+            return {"rule": rule, "history": standing.body["history"]}
+
+        return _rule(self._change(_rule_key(name), change))
 
     def reset_rule(self, name: str, rule: Mapping[str, Any], *, reason: str, actor: str) -> dict[str, Any]:
         """Replace the split rule, on record: the old one stays in ``history`` with the reason. Twice is once.

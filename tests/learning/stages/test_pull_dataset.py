@@ -179,6 +179,19 @@ class TestNextDay:
         assert puller.pull(changed, reset=True)["rule"]["test"] == 0.4
         assert puller.pull(changed)["rule"]["test"] == 0.4
 
+    @pytest.mark.parametrize(
+        ("task", "difference"),
+        [({"text": "title"}, "texts text -> title"), ({"text_pair": "title"}, "texts text -> text + title")],
+    )
+    def test_other_texts_would_cut_other_splits_and_need_a_reset(self, puller, tmp_path, task, difference):
+        rows = [(*row, f"title {row[0]}") for row in headlines(90)]
+        source = write_csv(tmp_path / "a.csv", rows, ("id", "text", "label", "title"))
+        puller.pull(make_spec(source, keep=["title"]))
+        changed = make_spec(source, keep=["text", "title"], task={"id": "id"} | task)
+
+        assert f"fixed at its first snapshot: {difference} — set it back" in refusal(puller, changed)
+        assert puller.pull(changed, reset=True)["rule"]["texts"] == difference.rpartition("> ")[2].split(" + ")
+
     def test_validation_stays_as_the_first_snapshot_decided(self, puller, tmp_path):
         small = puller.pull(make_spec(write_csv(tmp_path / "a.csv", headlines(499))))
 

@@ -23,6 +23,9 @@ SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 NOT_GIVEN = -1
 
+TEXTS = "texts"
+"""In a rule: the text columns, where a hash of the texts cuts."""
+
 SMALLEST_FOR_VALIDATION = 500
 """Labelled rows at the first snapshot from which a validation split is cut without being asked for."""
 
@@ -59,6 +62,8 @@ def resolve_rule(
         names = _given_names(split.column is None, spec, given, standing)
         # A share is cut only where the source has no such split.
         rule |= {name: 0.0 for name in ("test", "validation") if name in names} | {"given": names}
+    if split.key in ("content", "given") and rule["test"] + rule["validation"] > 0:
+        rule[TEXTS] = [task.text] + ([task.text_pair] if task.text_pair else [])  # their hash decides
     refuse_changed_rule(spec.name, rule, standing)
     return rule
 
@@ -71,8 +76,9 @@ def refuse_changed_rule(name: str, rule: Mapping[str, Any], standing: Mapping[st
     """
     if standing is None:
         return
+    known = {TEXTS: rule.get(TEXTS)} | dict(standing)  # rules of earlier releases do not name the texts
     differences = [
-        f"{field} {_word(standing.get(field))} -> {_word(value)}" for field, value in rule.items() if standing.get(field) != value
+        f"{field} {_word(known.get(field))} -> {_word(value)}" for field, value in rule.items() if known.get(field) != value
     ]
     if differences:
         what = f"the split rule of dataset {name!r} was fixed at its first snapshot: {', '.join(differences)}"

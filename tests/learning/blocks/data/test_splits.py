@@ -45,6 +45,20 @@ def test_a_changed_rule_is_one_line_with_every_difference():
     )
 
 
+def test_the_texts_belong_to_a_rule_that_cuts_by_their_hash():
+    def texts(**split):
+        return resolve_rule(spec(**split), None, labelled_rows=0, given={TRAIN}).get("texts")
+
+    assert texts() == texts(key="given", column="part") == ["text"]
+    assert texts(key="id") == texts(key="group") == texts(test=0.0) == None  # noqa: E711
+
+
+def test_a_rule_of_an_earlier_release_that_names_no_texts_stands_and_is_filled_in():
+    earlier = {field: value for field, value in resolve_rule(spec(), None, labelled_rows=10).items() if field != "texts"}
+
+    assert resolve_rule(spec(), earlier, labelled_rows=10) == earlier | {"texts": ["text"]}
+
+
 def test_points_below_the_test_share_are_test_and_the_next_are_validation():
     rule = resolve_rule(spec(test=0.2, validation=0.1), None, labelled_rows=0)
     points = np.array([0.0, 0.1999, 0.2, 0.2999, 0.31, 0.999])
