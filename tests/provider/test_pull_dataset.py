@@ -13,7 +13,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_transfer_learning.operators import PullDatasetOperator
 from tiny_pipeline import headlines, write_csv
+from transfer_learning.errors import StoreUnreachable
 from transfer_learning.refs import DatasetRef, PlanRef
+from transfer_learning.store.datasets import DatasetStore
 
 MISBEHAVING = Path(__file__).parents[1] / "learning" / "misbehaving"
 TASK = {"text": "headline", "label": "topic", "id": "id"}
@@ -127,6 +129,26 @@ def test_a_reason_to_reset_the_split_rule_counts_once(task, store, news):
     assert store.datasets.resets("news") == ["more test rows"]
     assert store.datasets.rule("news")["test"] == 0.5
     assert everything(store) == once
+
+
+@pytest.mark.parametrize("step", ["publish", "reset_rule"])
+def test_a_reset_that_ends_halfway_is_done_by_the_retry(task, store, news, tmp_path, monkeypatch, step):
+    task.run(pull(news))
+    numbered = tmp_path / "numbered.jsonl"
+    rows = [row | {"id": int(row["id"].removeprefix("h"))} for row in headlines(40, seed=1)]
+    numbered.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    operator = pull(numbered.as_uri(), spec={"split": {"test": 0.5}, "reset_split": "ids are numbers now"})
+
+    def dies(*arguments, **options):
+        raise StoreUnreachable("the task is gone")
+
+    with monkeypatch.context() as patch, pytest.raises(AirflowException, match="the task is gone"):
+        patch.setattr(DatasetStore, step, dies)
+        task.run(operator)
+    result, _ = task.run(operator)
+
+    assert store.datasets.resets("news") == ["ids are numbers now"]
+    assert (store.datasets.rule("news")["test"], store.datasets.latest("news")["digest"]) == (0.5, result["digest"])
 
 
 def test_another_split_rule_without_a_reason_is_one_clear_line(task, store, news):

@@ -48,15 +48,14 @@ class PullDatasetOperator(SpecOperator):
             as_of = self.as_of(context)
             window = self.planned().window if self.plan else fixed_window(spec, as_of)
             self.stage(spec, work / "source", window)
+            reset = is_new_reset(spec, store)  # before the rule: another try's reset may end between the two
             rule = store.datasets.rule(spec.name)
-            reset = rule is not None and is_new_reset(spec, store)
-            facts = {"as_of": as_of, "window": window, "rule": rule, "reset": reset}
+            facts = {"as_of": as_of, "window": window, "rule": rule, "reset": reset and rule is not None}
             inputs = {"source": [work / "source"], **self.previous(spec, store, work / "previous")}
             limits = {"memory_mb": spec.memory_limit_mb, "cpu_seconds": spec.cpu_limit_seconds}
             job = self.run_job("pull_dataset", spec, inputs, context, work=work / "job", facts=facts, limits=limits)
             self.check_stop()
-            self.fix_rule(spec, store, facts, job.out, context)
-            manifest, uploaded = store.datasets.publish(spec.name, job.out)
+            manifest, uploaded = self.publish(spec, store, facts, job.out, context)
             self.log.info(
                 "Snapshot %s of %s: %s, %d bytes uploaded", manifest["digest"][:12], spec.name, manifest["splits"], uploaded
             )
@@ -78,17 +77,23 @@ class PullDatasetOperator(SpecOperator):
         store.datasets.fetch(spec.name, newest["digest"], destination=destination, cache=self.open_cache())
         return {"previous": [destination]}
 
-    def fix_rule(self, spec: PullSpec, store: Store, facts: Mapping[str, Any], out: Path, context: Context) -> None:
-        """Write down the split rule of a dataset's first snapshot, or of a reset.
+    def publish(
+        self, spec: PullSpec, store: Store, facts: Mapping[str, Any], out: Path, context: Context
+    ) -> tuple[dict[str, Any], int]:
+        """Publish the snapshot; the split rule of a first one comes before it.
+
+        A reset comes after it: a try that dies between the two leaves what the next one does in the same way.
 
         Raises:
             StoreUnreachable: another run fixed another rule in the meantime; a retry takes that one.
         """
         rule = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["rule"]
+        if not facts["reset"] and store.datasets.fix_rule(spec.name, rule) != rule and facts["rule"] is None:
+            raise StoreUnreachable(f"RULE another run fixed another split rule of {spec.name} just now; a retry takes it")
+        published = store.datasets.publish(spec.name, out)
         if facts["reset"]:
             store.datasets.reset_rule(spec.name, rule, reason=spec.reset_split or "", actor=run_actor(context))
-        elif facts["rule"] is None and store.datasets.fix_rule(spec.name, rule) != rule:
-            raise StoreUnreachable(f"RULE another run fixed another split rule of {spec.name} just now; a retry takes it")
+        return published
 
 
 def is_new_reset(spec: PullSpec, store: Store) -> bool:
