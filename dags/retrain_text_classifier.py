@@ -97,7 +97,7 @@ PARAMS = {
         description="Longest input in tokens. Empty: what the rows need.",
     ),
     "balance_classes": Param(False, type="boolean", section="Training", description="Rare classes weigh more."),
-    "seed": Param(0, type="integer", minimum=0, section="Training"),
+    "seed": Param(0, type="integer", minimum=0, maximum=2**32 - 1, section="Training"),
     "metric": Param("accuracy", type="string", enum=["accuracy", "macro_f1"], section="Gate"),
     "margin": Param(
         0.02, type="number", minimum=0, maximum=0.5, section="Gate", description="Most it may lose against the champion."

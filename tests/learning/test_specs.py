@@ -45,6 +45,11 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
             "BAD_SETTING FineTuneSpec.backbone_lr must be a finite number, found 'nan'",
         ),
         (lambda: FineTuneSpec(epochs=0), "BAD_SETTING FineTuneSpec.epochs must be above 0, found 0"),
+        (
+            lambda: FineTuneSpec(seed=2**70),
+            "BAD_SETTING FineTuneSpec.seed must lie between 0 and 4294967295, found 1180591620717411303424",
+        ),
+        (lambda: EvaluateSpec(seed=-1), "BAD_SETTING EvaluateSpec.seed must lie between 0 and 4294967295, found -1"),
         (lambda: FineTuneSpec(unfreeze_blocks=2), "unfreeze_blocks belongs to strategy 'probe_then_fine_tune'"),
         (lambda: FineTuneSpec(strategy="linear_probe", epochs=2), "a linear_probe trains no backbone"),
         (lambda: Gate(floors={"acuracy": 0.9}), "Gate.floors has no metric 'acuracy'"),

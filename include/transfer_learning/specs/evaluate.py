@@ -7,7 +7,7 @@ from typing import Literal
 
 from transfer_learning.errors import BadInput
 from transfer_learning.settings import Settings
-from transfer_learning.specs.names import check_name
+from transfer_learning.specs.names import check_name, check_seed
 from transfer_learning.specs.task import TaskSpec
 
 
@@ -66,6 +66,7 @@ class EvaluateSpec(Settings):
     """Which alias is the live model."""
 
     def check(self) -> None:
+        check_seed(self.seed, "EvaluateSpec.seed")
         check_name(self.alias, "alias")
         if self.bootstrap_samples < 100:
             raise BadInput("BAD_SETTING", f"EvaluateSpec.bootstrap_samples must be 100 or more, found {self.bootstrap_samples}")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from transfer_learning.errors import BadInput
 from transfer_learning.settings import NOT_IN_FINGERPRINT, Settings
+from transfer_learning.specs.names import check_seed
 from transfer_learning.specs.task import TaskSpec
 
 
@@ -71,6 +72,7 @@ class FineTuneSpec(Settings):
     the next retry may land on the right one."""
 
     def check(self) -> None:
+        check_seed(self.seed, "FineTuneSpec.seed")
         positive = (
             "epochs",
             "head_epochs",

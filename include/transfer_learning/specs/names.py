@@ -1,4 +1,4 @@
-"""Names and durations as they stand in settings."""
+"""Names, durations and seeds as they stand in settings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ DURATION = re.compile(
 )
 
 
+LARGEST_SEED = 2**32 - 1
+
 LONGEST_DURATION = timedelta(days=36525)
 """A hundred years: before any run's own time there is room for it in the calendar."""
 
@@ -30,6 +32,16 @@ def check_name(name: str, what: str = "name") -> str:
             "BAD_NAME", f"{what} {str(name)[:80]!r} is not allowed", "use [a-z0-9][a-z0-9._-]{0,62}, such as 'bbc-headlines'"
         )
     return name
+
+
+def check_seed(seed: int, where: str) -> None:
+    """Check that every library here takes this seed.
+
+    Raises:
+        BadInput: it lies outside 0 to 2**32 - 1.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise BadInput("BAD_SETTING", f"{where} must lie between 0 and {LARGEST_SEED}, found {seed}")
 
 
 def duration(text: str, where: str = "duration") -> timedelta:
