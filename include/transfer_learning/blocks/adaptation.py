@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from transfer_learning.blocks import freezing, probe
+from transfer_learning.blocks import freezing, probe, state_cache
 from transfer_learning.blocks.batching import Tokens
 from transfer_learning.blocks.checkpoint import Checkpoints, Snapshot
 from transfer_learning.blocks.defaults import Plan
+from transfer_learning.blocks.extraction import arithmetic, batches_of, extract
 from transfer_learning.blocks.head import TextClassifier
-from transfer_learning.blocks.train_loop import Examples, Phase, State, evaluate, load_weights, train, weight_groups
+from transfer_learning.blocks.state_cache import StateCache
+from transfer_learning.blocks.train_loop import Examples, Phase, State, evaluate, in_halves, load_weights, train, weight_groups
 from transfer_learning.specs import FineTuneSpec
 from transfer_learning.stage import Run
 
@@ -29,6 +33,8 @@ class Data:
     validation: int
     """How many of the last rows are the validation split."""
     class_weights: torch.Tensor | None
+    features: torch.Tensor | None = None
+    """What the head sees of each row, where it was computed before, fp32 (rows, width)."""
 
     @property
     def rows(self) -> int:
@@ -47,6 +53,7 @@ class Adaptation:
         run: hears about progress; its numerics are saved in every checkpoint.
         checkpoints: where to write.
         snapshot: where to go on, or None.
+        scratch: a folder whose disk takes the output of frozen blocks.
     """
 
     def __init__(
@@ -58,9 +65,13 @@ class Adaptation:
         run: Run,
         checkpoints: Checkpoints,
         snapshot: Snapshot | None,
+        scratch: Path,
     ) -> None:
         self.classifier, self.data, self.spec, self.plan, self.run = classifier, data, spec, plan, run
-        self._checkpoints, self._snapshot = checkpoints, snapshot
+        self._checkpoints, self._snapshot, self._scratch = checkpoints, snapshot, scratch
+        self._states: StateCache | None = None
+        """Output of the frozen blocks behind which training starts, where it pays to keep it."""
+        self._block = freezing.first_trained_block(classifier, spec.unfreeze_blocks)
         self.finished: dict[str, dict[str, Any]] = dict(snapshot.facts["finished"]) if snapshot else {}
         """Ticks, history and best epoch of each finished phase."""
         self._device = str(run.numerics["device"])
@@ -77,6 +88,8 @@ class Adaptation:
             named = dict(self.classifier.named_parameters())
             stored = self._snapshot.files["weights"]
             load_weights({name: named[name] for name in stored}, stored)
+        if self.plan.strategy == "probe_then_fine_tune":
+            self._states = self._store_states()
         if self.plan.strategy != "full" and "head" not in self.finished:
             self._train_head()
         if self.plan.strategy != "linear_probe":
@@ -84,16 +97,45 @@ class Adaptation:
 
     def score(self) -> dict[str, float]:
         """Return ``train_loss`` of the last epoch, or of the fitted head, and the figures of the validation split."""
+        last = list(self.finished.values())[-1]
+        if "scores" in last:
+            return dict(last["scores"])
         self.classifier.eval()
-        examples, rows = self._on_tokens(), self.data.rows
-        history = [entry for finished in self.finished.values() for entry in finished.get("history", [])]
-        losses = {"train_loss": history[-1]["train_loss"]} if history else self._score("train", examples(range(rows)))
-        held_out = examples(range(rows, len(self.data.tokens)))
-        return losses | (self._score("validation", held_out) if self.data.validation else {})
+        losses = {"train_loss": last["history"][-1]["train_loss"]}
+        return losses | (self._score("validation", self._on_rows()) if self.data.validation else {})
 
-    def _score(self, split: str, examples: Examples) -> dict[str, float]:
-        found = evaluate(examples, self._poll)
+    def _score(self, split: str, examples: Callable[[range], Examples]) -> dict[str, float]:
+        rows = range(self.data.rows) if split == "train" else range(self.data.rows, len(self.data.tokens))
+        found = evaluate(examples(rows), self._poll)
         return {f"{split}_{name}": value for name, value in found.items()}
+
+    def _store_states(self) -> StateCache | None:
+        """Compute the output of the frozen blocks once for each row, where that pays, and say why or why not."""
+        tokens, width = self.data.tokens, self.classifier.backbone.width
+        choice = state_cache.choose(
+            self.spec,
+            block=self._block,
+            passes=self.plan.epochs + ("head" not in self.finished),
+            elements=len(tokens.ids) * width,
+            precision=str(self.run.numerics["precision"]),
+            folder=self._scratch,
+            before=self._snapshot.facts["numerics"].get("state_cache") if self._snapshot else None,
+        )
+        self.run.numerics["state_cache"] = choice.dtype or "off"
+        self.run.progress(phase="frozen blocks", stored=choice.dtype or "no", reason=choice.reason)
+        if choice.dtype is None:
+            return None
+        states = StateCache(tokens, width, choice.dtype, self._scratch)
+        freezing.freeze_below(self.classifier, self._block)
+        self.classifier.eval()
+
+        def compute(rows: Sequence[int]) -> torch.Tensor:
+            self._checkpoints.end_if_asked()
+            return self.classifier.backbone.run(tokens.batch(rows, self._device), until=self._block - 1)
+
+        with torch.inference_mode(), self._arithmetic():
+            states.fill(lambda rows: in_halves(compute, rows), batches_of(tokens, self._device))
+        return states
 
     def _train_head(self) -> None:
         trained = freezing.freeze_below(self.classifier, len(self.classifier.backbone.blocks))
@@ -105,44 +147,51 @@ class Adaptation:
         self._train(phase, {"features": {"train": features}})
 
     def _features(self) -> torch.Tensor:
-        """Return the features of all rows, from the checkpoint as far as it has them."""
+        """Return the features of all rows: what was given, or what the checkpoint has, and the rest computed."""
+        if self.data.features is not None:
+            return self.data.features
         self.classifier.eval()
         stored = self._snapshot.files.get("features", {}) if self._snapshot else {}
         if "train" in stored:
             return stored["train"]
-        batches = len(probe.feature_batches(self.data.tokens))
-        done = stored.get("partial", torch.empty(0, self.classifier.backbone.width))
+        batches = batches_of(self.data.tokens, self._device)
 
         def poll(number: int, so_far: Callable[[], torch.Tensor]) -> None:
-            self.run.progress(phase="features", step=number, steps=batches)
+            self.run.progress(phase="features", step=number, steps=len(batches))
             self._checkpoints.poll(number, lambda: self._snapshot_of("features", {"features": {"partial": so_far()}}))
 
         with self._arithmetic():
-            features = probe.extract_features(self.classifier, self.data.tokens, self._device, done, poll)
-        self.finished["features"] = {"ticks": batches}
+            features = extract(self._features_of, batches, poll, stored.get("partial"))
+        self.finished["features"] = {"ticks": len(batches)}
         return features
 
     def _fit_head(self, features: torch.Tensor) -> None:
         head = self.classifier.pooled_head
         assert head is not None
         rows = self.data.rows
-        fitted = probe.fit_linear(
+        fitted = probe.fit(
             features[:rows],
             self.data.targets[:rows],
             head.linear.out_features,
+            classifier=self.spec.classifier,
             balanced=self.spec.class_weights == "balanced",
             seed=self.spec.seed,
+            poll=lambda: self._checkpoints.poll(
+                self._ticks(), lambda: self._snapshot_of("features", {"features": {"train": features}})
+            ),
         )
         load_weights(dict(head.linear.named_parameters()), fitted)
-        self.finished["head"] = {"ticks": 1, "history": [], "best_epoch": 0}
+        examples = self._on_features(features)
+        scores = {"train_loss": self._score("train", examples)["train_loss"]}
+        scores |= self._score("validation", examples) if self.data.validation else {}
+        self.finished["head"] = {"ticks": 1, "history": [], "best_epoch": 0, "scores": scores}
         weights = {name: p.detach() for name, p in self.classifier.head_parameters().items()}
         self._poll = lambda: self._checkpoints.poll(self._ticks(), lambda: self._snapshot_of("head", {"weights": weights}))
         self._poll()
 
     def _fine_tune(self) -> None:
-        block = freezing.first_trained_block(self.classifier, self.spec.unfreeze_blocks)
-        trained = freezing.freeze_below(self.classifier, block)
-        self._train(self._phase("fine_tune", trained, self._on_tokens(), self.plan.epochs), {})
+        trained = freezing.freeze_below(self.classifier, self._block)
+        self._train(self._phase("fine_tune", trained, self._on_rows(), self.plan.epochs), {})
 
     def _train(self, phase: Phase, extra: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         state = self._state(phase)
@@ -208,12 +257,18 @@ class Adaptation:
         else:
             self.classifier.eval()
 
-    def _on_tokens(self) -> Callable[[range], Examples]:
+    def _features_of(self, rows: Sequence[int]) -> torch.Tensor:
+        """Return what the head sees of some rows, from the stored states where there are any."""
+        if self._states is None:
+            return self.classifier.features(self.data.tokens.batch(rows, self._device))
+        return self.classifier.features_from(*self._states.batch(rows, self._device), self._block)
+
+    def _on_rows(self) -> Callable[[range], Examples]:
         lengths = self.data.tokens.lengths
 
         def logits(part: range, rows: Sequence[int]) -> torch.Tensor:
             with self._arithmetic():
-                return self.classifier(self.data.tokens.batch([part[row] for row in rows], self._device))  # type: ignore[no-any-return]
+                return self.classifier.head.classify(self._features_of([part[row] for row in rows]))
 
         return lambda part: self._examples(part, lambda rows: logits(part, rows), lengths)
 
@@ -235,8 +290,8 @@ class Adaptation:
             None if weights is None else weights.to(self._device),
         )
 
-    def _arithmetic(self) -> torch.autocast:
-        return torch.autocast(self._device, dtype=torch.bfloat16, enabled=self.run.numerics["precision"] == "bf16")
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        return arithmetic(self._device, str(self.run.numerics["precision"]))
 
 
 def files_of(

@@ -34,6 +34,8 @@ class Architecture:
     """What brings narrow embeddings to the encoder's width; part of block 0."""
     reserved_positions: Callable[[Any], int] = lambda _: 0
     """Position embeddings that no token can take."""
+    stack: Callable[[Any], nn.ModuleList | None] = lambda m: m.encoder.layer
+    """The list that holds the layers; None where all layers share their weights."""
 
 
 def _shared_layers(model: Any) -> list[nn.Module]:
@@ -69,12 +71,21 @@ ARCHITECTURES: dict[str, Architecture] = {
         _own_head,
         reserved_positions=lambda config: config.pad_token_id + 1,
     ),
-    "distilbert": Architecture(lambda m: list(m.transformer.layer), ("pre_classifier", "classifier"), _distilbert_head),
+    "distilbert": Architecture(
+        lambda m: list(m.transformer.layer),
+        ("pre_classifier", "classifier"),
+        _distilbert_head,
+        stack=lambda m: m.transformer.layer,
+    ),
     "electra": Architecture(
         lambda m: list(m.encoder.layer), ("classifier",), _own_head, lambda m: getattr(m, "embeddings_project", None)
     ),
     "albert": Architecture(
-        _shared_layers, ("albert.pooler", "classifier"), _albert_head, lambda m: m.encoder.embedding_hidden_mapping_in
+        _shared_layers,
+        ("albert.pooler", "classifier"),
+        _albert_head,
+        lambda m: m.encoder.embedding_hidden_mapping_in,
+        stack=lambda _: None,
     ),
 }
 """By ``model_type`` of config.json."""
@@ -110,9 +121,12 @@ class Backbone:
         self.encoder = encoder
         self.architecture = architecture_of(encoder.config)
         self._projection = self.architecture.projection(encoder)
-        embeddings = [encoder.embeddings] + ([self._projection] if self._projection is not None else [])
-        self.blocks: list[list[nn.Module]] = [embeddings, *([layer] for layer in self.architecture.layers(encoder))]
+        self.blocks = self._blocks()
         """The modules of each block."""
+
+    def _blocks(self) -> list[list[nn.Module]]:
+        embeddings = [self.encoder.embeddings] + ([self._projection] if self._projection is not None else [])
+        return [embeddings, *([layer] for layer in self.architecture.layers(self.encoder))]
 
     @property
     def width(self) -> int:
@@ -131,6 +145,42 @@ class Backbone:
         positions = int(config.max_position_embeddings) - self.architecture.reserved_positions(config)
         return positions // 8 * 8
 
+    @property
+    def names(self) -> dict[str, int]:
+        """The blocks by their modules' names, such as ``encoder.layer.3`` for block 4; a shared layer names its last block."""
+        found = {id(modules[0]): number for number, modules in enumerate(self.blocks)}
+        return {name: found[id(module)] for name, module in self.encoder.named_modules() if id(module) in found}
+
+    def block_number(self, layer: int | str) -> int:
+        """Return the number of a block given by number, by a negative number from the last, or by its module's name.
+
+        Raises:
+            BadInput: there is no such block (the nearest name is given).
+        """
+        if isinstance(layer, str):
+            if layer not in self.names:
+                known = f"known: {', '.join(self.names)}"
+                raise BadInput("NO_LAYER", f"the model has no layer {layer[:80]!r}{nearest(layer, self.names)}", known)
+            return self.names[layer]
+        if not -len(self.blocks) <= layer < len(self.blocks):
+            known = f"0 (embeddings) to {len(self.blocks) - 1}, or -1 to {-len(self.blocks)}"
+            raise BadInput("NO_LAYER", f"the model has no layer {layer}", known)
+        return layer % len(self.blocks)
+
+    def end_at(self, block: int) -> None:
+        """Cut off what lies above a block; the model that is saved then ends there.
+
+        Raises:
+            BadInput: the embeddings alone, which no common library loads as a model.
+        """
+        if block == 0:
+            raise BadInput("NO_LAYER", "a model that ends at its embeddings cannot be published", "name layer 1 or higher")
+        stack = self.architecture.stack(self.encoder)
+        if stack is not None:
+            del stack[block:]
+        self.encoder.config.num_hidden_layers = block
+        self.blocks = self._blocks()
+
     def parameters(self, block: int) -> list[nn.Parameter]:
         """Return the weights of one block."""
         return [parameter for module in self.blocks[block] for parameter in module.parameters()]
@@ -142,12 +192,24 @@ class Backbone:
 
     def run(self, batch: Batch, until: int | None = None) -> torch.Tensor:
         """Run blocks 0 to ``until`` (None means all) and return the state behind the last of them, (rows, length, width)."""
+        last = len(self.blocks) - 1 if until is None else until
+        return self._layers(self._embed(batch), batch["attention_mask"], 1, last)
+
+    def states(self, batch: Batch, blocks: Sequence[int]) -> list[torch.Tensor]:
+        """Run the model once, as far as needed, and return the states behind several blocks, each (rows, length, width)."""
+        wanted, done = {}, 0
+        state = self._embed(batch)
+        for block in sorted(set(blocks)):
+            state = self._layers(state, batch["attention_mask"], done + 1, block)
+            wanted[block], done = state, block
+        return [wanted[block] for block in blocks]
+
+    def _embed(self, batch: Batch) -> torch.Tensor:
         inputs = {name: tensor for name, tensor in batch.items() if name != "attention_mask"}
         state = self.encoder.embeddings(**inputs)
         if self._projection is not None:
             state = self._projection(state)
-        last = len(self.blocks) - 1 if until is None else until
-        return self._layers(state, batch["attention_mask"], 1, last)
+        return state  # type: ignore[no-any-return]
 
     def run_from(self, state: torch.Tensor, attention_mask: torch.Tensor, start: int) -> torch.Tensor:
         """Run the blocks from ``start`` on a stored state of block ``start - 1`` and return the last state."""

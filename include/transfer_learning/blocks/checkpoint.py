@@ -79,6 +79,15 @@ class Checkpoints:
         if stop:
             raise Stopped(f"STOPPED at step {tick} — a retry resumes there")
 
+    def end_if_asked(self) -> None:
+        """End where there is nothing new to write.
+
+        Raises:
+            Stopped: the job was asked to stop.
+        """
+        if self._run.stop_requested:
+            raise Stopped("STOPPED before a step — a retry resumes where the last checkpoint stands")
+
     def _write(self, folder: Path, tick: int, snapshot: Snapshot, best: int | None) -> None:
         facts = {"format": FORMAT, "tick": tick, "identity": self._identity, **snapshot.facts}
         write(folder, tick, Snapshot(snapshot.files, facts))

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from transfer_learning.blocks.backbone import Backbone, Batch
-
-POOLINGS = ("mean", "cls", "max")
+from transfer_learning.blocks.pooling import POOLINGS, pool, pooled_width
 
 
 class Head(Protocol):
@@ -28,25 +27,21 @@ class PooledHead(nn.Module):
     Args:
         width: of the states.
         labels: number of classes.
-        pooling: ``mean``, ``cls`` or ``max`` over the row's own tokens.
+        pooling: one of ``pooling.POOLINGS``, over the row's own tokens.
+        normalize: whether the layer sees vectors of length 1.
     """
 
-    def __init__(self, width: int, labels: int, pooling: str) -> None:
+    def __init__(self, width: int, labels: int, pooling: str, *, normalize: bool = False) -> None:
         super().__init__()
         assert pooling in POOLINGS
-        self.pooling = pooling
-        self.linear = nn.Linear(width, labels)
+        self.pooling, self.normalize = pooling, normalize
+        self.linear = nn.Linear(pooled_width(width, pooling), labels)
         # Even chances at the start: no large first errors through the pretrained weights.
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def pool(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        if self.pooling == "cls":
-            return states[:, 0].float()
-        mask = attention_mask.unsqueeze(-1).to(torch.float32)
-        if self.pooling == "max":
-            return states.float().masked_fill(mask == 0, -torch.inf).amax(dim=1)
-        return (states.float() * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
+        return pool(states, attention_mask, self.pooling, normalize=self.normalize)
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         return self.linear(features)  # type: ignore[no-any-return]
@@ -76,14 +71,19 @@ class TextClassifier(nn.Module):
     Args:
         model: ``AutoModelForSequenceClassification`` with ``pooling="architecture"``, else ``AutoModel``.
         labels: number of classes.
-        pooling: ``architecture``, ``mean``, ``cls`` or ``max``.
+        pooling: ``architecture`` or one of ``pooling.POOLINGS``.
+        normalize: whether a pooled head sees vectors of length 1.
+        layer: the block whose states a pooled head sees; None is the last. What lies above it is cut off.
     """
 
-    def __init__(self, model: Any, labels: int, pooling: str) -> None:
+    def __init__(self, model: Any, labels: int, pooling: str, *, normalize: bool = False, layer: int | str | None = None) -> None:
         super().__init__()
         self.model, self.pooling = model, pooling
         self.backbone = Backbone(model.base_model)
-        self.pooled_head = None if pooling == "architecture" else PooledHead(self.backbone.width, labels, pooling)
+        if layer is not None:
+            self.backbone.end_at(self.backbone.block_number(layer))
+        width = self.backbone.width
+        self.pooled_head = None if pooling == "architecture" else PooledHead(width, labels, pooling, normalize=normalize)
         self.head: Head = self.pooled_head or ArchitectureHead(model, self.backbone)
 
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -93,6 +93,10 @@ class TextClassifier(nn.Module):
     def features(self, batch: Batch) -> torch.Tensor:
         """Return what the head sees of each row, (rows, width)."""
         return self.head.pool(self.backbone.run(batch), batch["attention_mask"])
+
+    def features_from(self, state: torch.Tensor, attention_mask: torch.Tensor, block: int) -> torch.Tensor:
+        """Return what the head sees of rows whose state behind block ``block - 1`` is known, (rows, width)."""
+        return self.head.pool(self.backbone.run_from(state, attention_mask, block), attention_mask)
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Return the head's weights by their names in this module."""

@@ -15,20 +15,25 @@ from safetensors.torch import save_file
 
 from transfer_learning.blocks import model_card
 from transfer_learning.blocks.head import PooledHead, TextClassifier
+from transfer_learning.blocks.pooling import CONCAT
 from transfer_learning.blocks.rows import Rows
 from transfer_learning.disk import room_for
 
 FORMAT = 1
 
-TRANSFORMER, POOLING, DENSE = "", "1_Pooling", "2_Dense"
-"""Folders of the three modules of a sentence-transformers model."""
+TRANSFORMER, POOLING, NORMALIZE, DENSE = "", "1_Pooling", "2_Normalize", "2_Dense"
+"""Folders of the modules of a sentence-transformers model; the one that scales vectors to length 1 has no settings."""
 
 MODULES = (
     (TRANSFORMER, "sentence_transformers.models.Transformer"),
     (POOLING, "sentence_transformers.models.Pooling"),
+    (NORMALIZE, "sentence_transformers.models.Normalize"),
     (DENSE, "sentence_transformers.models.Dense"),
 )
 """The names that every release since 2.0 understands."""
+
+MODES = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "last_token": "lasttoken"}
+"""What sentence-transformers calls our poolings."""
 
 PRIVATE = ("name_or_path", "_name_or_path", "is_local", "local_files_only", "tokenizer_file")
 """What libraries write into a config about the machine it was made on."""
@@ -119,14 +124,16 @@ def write_json(path: Path, value: Any) -> None:
 
 def _write_modules(folder: Path, head: PooledHead, max_length: int) -> str:
     """Add what makes a sentence-transformers model of the folder; return the head's file."""
-    modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(MODULES)]
+    used = [module for module in MODULES if head.normalize or module[0] != NORMALIZE]
+    modules = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(used)]
     write_json(folder / "modules.json", modules)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
     for path in (POOLING, DENSE):
         (folder / path).mkdir()
     width, labels = head.linear.in_features, head.linear.out_features
-    modes = {f"pooling_mode_{name}": name.startswith(head.pooling) for name in ("cls_token", "mean_tokens", "max_tokens")}
-    write_json(folder / POOLING / "config.json", {"word_embedding_dimension": width, **modes})
+    kinds = CONCAT if head.pooling == "concat" else (head.pooling,)
+    modes = {f"pooling_mode_{name}": kind in kinds for kind, name in MODES.items()}
+    write_json(folder / POOLING / "config.json", {"word_embedding_dimension": width // len(kinds), **modes})
     dense = {"in_features": width, "out_features": labels, "bias": True}
     write_json(folder / DENSE / "config.json", dense | {"activation_function": "torch.nn.modules.linear.Identity"})
     weights = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in head.linear.state_dict().items()}
@@ -142,6 +149,7 @@ def _head(published: Published, file: str) -> dict[str, Any]:
         "kind": "classification",
         "labels": published.labels,
         "pooling": "architecture" if head is None else head.pooling,
+        "normalize": head is not None and head.normalize,
         "layers": [last],
         "file": file,
     }

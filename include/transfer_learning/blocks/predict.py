@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from transfer_learning.blocks.base_model import Base, load_base, read_config
 from transfer_learning.blocks.batching import length_batches, tokenize
-from transfer_learning.blocks.head import POOLINGS, TextClassifier
+from transfer_learning.blocks.head import TextClassifier
+from transfer_learning.blocks.pooling import POOLINGS
 from transfer_learning.blocks.safe_loading import check_files
 from transfer_learning.errors import BadInput, nearest, one_line
 from transfer_learning.specs import TaskSpec
@@ -112,7 +113,7 @@ def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
             "evaluate a model that was fine-tuned",
             file=folder,
         )
-    model = TextClassifier(base.model, len(labels), pooling)
+    model = TextClassifier(base.model, len(labels), pooling, normalize=bool(head.get("normalize")))
     if pooled:
         _load_dense(model, folder, str(head["file"]))
     longest = int(passport["max_length"]) if passport else base.max_length

@@ -1,22 +1,25 @@
-"""A head on a frozen backbone: features once, then logistic regression to convergence."""
+"""A linear classifier on stored features: logistic regression or a linear support vector machine, fitted to convergence."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
-
-from transfer_learning.blocks.batching import Tokens, length_batches
-from transfer_learning.blocks.head import TextClassifier
-from transfer_learning.blocks.train_loop import EVALUATION_TOKENS, in_halves
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Candidates for the inverse of the L2 penalty, on standardised features."""
+
+SVM_STRENGTHS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 
 FOLDS = 5
 ROWS_FOR_CHOICE = 10_000
@@ -24,70 +27,33 @@ ROWS_FOR_CHOICE = 10_000
 
 MAX_ITERATIONS = 2000
 
-Array = np.ndarray
+Array = npt.NDArray[Any]
 
 
-def extract_features(
-    classifier: TextClassifier,
-    tokens: Tokens,
-    device: str,
-    done: torch.Tensor,
-    poll: Callable[[int, Callable[[], torch.Tensor]], None],
-) -> torch.Tensor:
-    """Return what the head sees of each row, fp32 (rows, width), on the CPU.
-
-    Each row is padded to its own length rounded up to 8 and batched with rows of that length, so that it does not depend on
-    its neighbours.
-
-    Args:
-        classifier: its backbone in evaluation mode.
-        tokens: the rows.
-        device: where the model lies.
-        done: features of the first batches, from a checkpoint; empty (0, width) at the start.
-        poll: called before each batch with the number of batches done and what returns their features so far.
-
-    Raises:
-        OutOfMemory: a single row does not fit.
-    """
-    batches = feature_batches(tokens)
-    order = [row for rows in batches for row in rows]
-    parts, rows_done = [done], len(done)
-
-    def compute(rows: Sequence[int]) -> torch.Tensor:
-        return classifier.features(tokens.batch(rows, device)).float().cpu()
-
-    with torch.inference_mode():
-        for number, rows in enumerate(batches):
-            if rows_done >= sum(map(len, batches[: number + 1])):
-                continue
-            poll(number, lambda: torch.cat(parts))
-            parts.append(in_halves(compute, rows))
-            rows_done += len(rows)
-    in_order = torch.cat(parts)
-    features = torch.empty_like(in_order)
-    features[order] = in_order
-    return features
-
-
-def feature_batches(tokens: Tokens) -> list[list[int]]:
-    """Return the rows of each batch, in the order they are extracted."""
-    return length_batches(tokens.lengths, EVALUATION_TOKENS)
-
-
-def fit_linear(
-    features: torch.Tensor, targets: torch.Tensor, classes: int, *, balanced: bool, seed: int
+def fit(
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    classes: int,
+    *,
+    classifier: str = "softmax",
+    balanced: bool = False,
+    seed: int = 0,
+    poll: Callable[[], None] = lambda: None,
 ) -> dict[str, torch.Tensor]:
-    """Fit multinomial logistic regression and return ``weight`` (classes, width) and ``bias`` (classes,) for raw features.
+    """Fit a linear classifier and return ``weight`` (classes, width) and ``bias`` (classes,) for raw features.
 
     Features are standardised for the fit, the L2 penalty is chosen by cross-validated log loss, and the standardisation is folded
-    back into the one layer.
+    back into the one layer. The scores of a support vector machine are scaled so that their softmax has the lowest
+    cross-validated log loss (temperature scaling, Guo et al. 2017).
 
     Args:
         features: (rows, width).
         targets: class numbers, (rows,); every class occurs.
         classes: number of classes.
+        classifier: ``softmax`` or ``linear_svm``.
         balanced: weigh each class by the inverse of its share.
         seed: of the folds.
+        poll: called before each strength; what it raises ends the search.
     """
     x = features.double().numpy()
     y = targets.numpy()
@@ -96,46 +62,82 @@ def fit_linear(
     weighting = "balanced" if balanced else None
     # The matrices are small: threads that wait for each other cost more than they save, twenty times more on a busy machine.
     with threadpool_limits(1):
-        strength = _choose_strength(x, y, weighting, seed)
-        model = _fit(x, y, strength, weighting)
-    weight, bias = _per_class(model, classes)
-    weight = weight / scale
-    bias = bias - weight @ mean
+        strength, temperature = _choose(classifier, x, y, classes, weighting, seed, poll)
+        model = _new(classifier, strength, weighting)
+        weight, bias = _layer(_fit(model, x, y), classes)
+    weight = weight / (scale * temperature)
+    bias = bias / temperature - weight @ mean
     return {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()}
 
 
-def _choose_strength(x: Array, y: Array, weighting: str | None, seed: int) -> float:
-    """Return the penalty with the lowest cross-validated log loss."""
+def _choose(
+    classifier: str, x: Array, y: Array, classes: int, weighting: str | None, seed: int, poll: Callable[[], None]
+) -> tuple[float, float]:
+    """Return the penalty with the lowest cross-validated log loss, and the temperature that goes with it.
+
+    The loss falls and then rises with the strength, so the search goes from the smallest, whose fits are quick, and ends at the
+    first that is worse than the one before.
+    """
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(y))[:ROWS_FOR_CHOICE]
-    folds = min(FOLDS, len(order))
-    losses = {}
-    for strength in STRENGTHS:
-        total = 0.0
-        for fold in range(folds):
-            out = order[fold::folds]
-            kept = np.setdiff1d(order, out)
-            if len(np.unique(y[kept])) < 2:
-                continue
-            total += _log_loss(_fit(x[kept], y[kept], strength, weighting), x[out], y[out])
-        losses[strength] = total
-    return min(losses, key=lambda strength: losses[strength])
+    folds = _folds(order, y)
+    candidates = STRENGTHS if classifier == "softmax" else SVM_STRENGTHS
+    models = [_new(classifier, candidates[0], weighting) for _ in folds]
+    best: tuple[float, float, float] | None = None
+    for strength in candidates:
+        poll()
+        scores, truth = [], []
+        for model, (kept, out) in zip(models, folds, strict=True):
+            scores.append(_scores(_fit(model.set_params(C=strength), x[kept], y[kept]), x[out], classes))
+            truth.append(y[out])
+        loss, temperature = _calibrated(np.concatenate(scores), np.concatenate(truth), classifier) if folds else (0.0, 1.0)
+        if best is not None and loss >= best[0]:
+            break
+        best = (loss, strength, temperature)
+    assert best is not None
+    return best[1], best[2]
 
 
-def _fit(x: Array, y: Array, strength: float, weighting: str | None) -> LogisticRegression:
+def _folds(order: Array, y: Array) -> list[tuple[Array, Array]]:
+    """Return rows to fit and rows to judge for each fold; a fold that leaves a single class to fit is left out."""
+    parts = [(np.setdiff1d(order, order[fold::FOLDS]), order[fold::FOLDS]) for fold in range(min(FOLDS, len(order)))]
+    return [(kept, out) for kept, out in parts if len(np.unique(y[kept])) > 1]
+
+
+def _calibrated(scores: Array, y: Array, classifier: str) -> tuple[float, float]:
+    """Return the mean log loss at the best temperature, and that temperature; logistic regression needs none."""
+
+    def loss(log_temperature: float) -> float:
+        chances = log_softmax(scores / np.exp(log_temperature), axis=1)[np.arange(len(y)), y]
+        return float(-np.maximum(chances, np.log(1e-9)).mean())
+
+    if classifier == "softmax":
+        return loss(0.0), 1.0
+    found = minimize_scalar(loss, bounds=(-5.0, 3.0), method="bounded")
+    return float(found.fun), float(np.exp(found.x))
+
+
+def _new(classifier: str, strength: float, weighting: str | None) -> Any:
+    if classifier == "softmax":
+        # Each strength starts where the one before ended: the penalty changes, the minimum moves little.
+        return LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, class_weight=weighting, warm_start=True)
+    return LinearSVC(C=strength, max_iter=MAX_ITERATIONS, class_weight=weighting, dual="auto", random_state=0)
+
+
+def _fit(model: Any, x: Array, y: Array) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a separable fold has no minimum at weak penalties
-        return LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, class_weight=weighting).fit(x, y)
+        return model.fit(x, y)
 
 
-def _log_loss(model: LogisticRegression, x: Array, y: Array) -> float:
-    """Return the summed log loss; a class that the fold has not seen counts as nearly impossible."""
-    column = {int(name): i for i, name in enumerate(model.classes_)}
-    chances = model.predict_proba(x)
-    picked = [chances[row, column[int(name)]] if int(name) in column else 0.0 for row, name in enumerate(y)]
-    return float(-np.log(np.maximum(picked, 1e-9)).sum())
+def _scores(model: Any, x: Array, classes: int) -> Array:
+    """Return a score for each class, (rows, classes); a class that the fit has not seen counts as nearly impossible."""
+    weight, bias = _layer(model, len(model.classes_))
+    scores = np.full((len(x), classes), -1e3)
+    scores[:, model.classes_] = x @ weight.T + bias
+    return scores
 
 
-def _per_class(model: LogisticRegression, classes: int) -> tuple[Array, Array]:
+def _layer(model: Any, classes: int) -> tuple[Array, Array]:
     """Return one row of weights for each class; with two classes scikit-learn keeps only the difference."""
     if classes > 2:
         return model.coef_, model.intercept_

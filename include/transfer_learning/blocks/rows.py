@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from transfer_learning.blocks.data.hashing import Hashes, from_fixed_binary
 from transfer_learning.errors import BadInput, nearest
 from transfer_learning.specs import TaskSpec
 
@@ -32,6 +33,8 @@ class Rows:
     content_keys: list[bytes]
     slices: dict[str, list[str]]
     """Values by slice column, as text; a missing value is the empty text."""
+    input_hashes: Hashes | None = None
+    """Of the exact texts: what features are found by; only where asked for."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -43,7 +46,13 @@ class Rows:
 
 
 def read_rows(
-    folders: Sequence[Path], task: TaskSpec, *, role: str = "train", slices: Sequence[str] = (), labelled: bool = True
+    folders: Sequence[Path],
+    task: TaskSpec,
+    *,
+    role: str = "train",
+    slices: Sequence[str] = (),
+    labelled: bool = True,
+    hashed: bool = False,
 ) -> Rows:
     """Read every part below ``folders``.
 
@@ -53,13 +62,14 @@ def read_rows(
         role: named in messages, such as ``train``.
         slices: further columns to return beside ``task.slices``.
         labelled: False reads rows without their labels.
+        hashed: also return each row's input hash.
 
     Raises:
         BadInput: no part, no row, a part that cannot be read, a missing column, a text or label of a wrong type, or an empty one.
     """
     sliced = tuple(dict.fromkeys((*task.slices, *slices)))
     wanted = [task.text, *([task.text_pair] if task.text_pair else []), *([task.label] if labelled else []), *sliced]
-    table = _read_parts(folders, list(dict.fromkeys([*wanted, *KEYS])), role)
+    table = _read_parts(folders, list(dict.fromkeys([*wanted, *KEYS, *(["_input_hash"] if hashed else [])])), role)
     if not table.num_rows:
         raise BadInput("NO_ROWS", f"{role} has no row", "pull data that has some", file=folders[0] if folders else role)
     table = table.sort_by([("_row_key", "ascending"), ("_row_hash", "ascending")])
@@ -72,11 +82,39 @@ def read_rows(
         row_keys=table["_row_key"].to_pylist(),
         content_keys=table["_content_key"].to_pylist(),
         slices={name: ["" if v is None else str(v) for v in table[name].to_pylist()] for name in sliced},
+        input_hashes=from_fixed_binary(table["_input_hash"]) if hashed else None,
     )
 
 
+def part_files(folders: Sequence[Path]) -> list[Path]:
+    """Return the parts below ``folders``, by name."""
+    return sorted((path for folder in folders for path in folder.glob("*.parquet")), key=lambda path: path.name)
+
+
+def read_texts(path: Path, task: TaskSpec, rows: int) -> Iterator[tuple[Hashes, list[str], list[str] | None]]:
+    """Yield input hashes, texts and second texts of one part, some rows at a time, labelled or not.
+
+    Args:
+        path: of the part.
+        task: the column roles.
+        rows: most rows to hold in memory.
+
+    Raises:
+        BadInput: a part that cannot be read, a missing column, or a text that is missing or of a wrong type.
+    """
+    columns = [task.text, *([task.text_pair] if task.text_pair else []), "_input_hash"]
+    try:
+        _require(columns, pq.read_schema(path).names, path)
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=rows, columns=columns):
+            table = pa.Table.from_batches([batch])
+            pairs = _texts(table, task.text_pair, path.parent.name) if task.text_pair else None
+            yield from_fixed_binary(table["_input_hash"]), _texts(table, task.text, path.parent.name), pairs
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput("BAD_PARQUET", f"cannot be read: {error}", "pull the dataset again", file=path) from None
+
+
 def _read_parts(folders: Sequence[Path], columns: list[str], role: str) -> pa.Table:
-    parts = sorted((path for folder in folders for path in folder.glob("*.parquet")), key=lambda path: path.name)
+    parts = part_files(folders)
     if not parts:
         found = f"no Parquet part in {', '.join(map(str, folders)) or 'no folder'}"
         raise BadInput("NO_ROWS", f"{role}: {found}", "pull the dataset first")

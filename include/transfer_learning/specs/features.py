@@ -19,8 +19,8 @@ class FeatureSpec(Settings):
     """Layers, pooling and form of the features of a frozen base model."""
 
     layers: tuple[int | str, ...] = (-1,)
-    """Blocks whose states are pooled: 0 is the embeddings, ``n`` the n-th layer, negative numbers count from the last; or names of
-    the model's modules, such as ``encoder.layer.3`` (which is block 4). Several stand side by side in the order given."""
+    """Blocks whose states are pooled: 0 is the embeddings, ``n`` the n-th layer, negative numbers count from the last; or names
+    of the model's modules, such as ``encoder.layer.3`` (which is block 4). Several stand side by side in the order given."""
     pooling: Pooling = "mean"
     """From the states of a row's tokens to one vector."""
     normalize: bool = False
@@ -47,5 +47,7 @@ class FeatureSpec(Settings):
             raise BadInput("BAD_SETTING", f"FeatureSpec.max_length must be above 0, found {self.max_length}")
         if len(self.shard) != 2 or not 0 <= self.shard[0] < self.shard[1]:
             raise BadInput(
-                "BAD_SETTING", f"FeatureSpec.shard is (i, n) with i from 0 to n - 1, found {self.shard}", "write (0, 1) for all rows"
+                "BAD_SETTING",
+                f"FeatureSpec.shard is (i, n) with i from 0 to n - 1, found {self.shard}",
+                "write (0, 1) for all rows",
             )

