@@ -1,4 +1,4 @@
-"""One attempt at a job: it holds the job's lease, goes on from the newest checkpoint, and uploads its own in the background."""
+"""One attempt at a job: it holds the job's lease, goes on from what was kept, and uploads what is finished in the background."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from transfer_learning.errors import Stopped, StoreError, StoreUnreachable
+from transfer_learning.errors import Stopped, StoreError, StoreUnreachable, TransferLearningError
 from transfer_learning.jobs import StopFlag
 from transfer_learning.store.checkpoints import CheckpointStore, is_complete
 from transfer_learning.store.lease import TERM_SECONDS, Lease
@@ -78,11 +78,19 @@ class Attempt:
         self._uploader.start()
 
         def watch() -> None:
-            if self._lease.lost:
-                raise StoreUnreachable("LEASE_LOST the store did not answer in time, or another attempt took over: stopped here")
+            self.check_lease()
             self._notice(work)
 
         return watch
+
+    def check_lease(self) -> None:
+        """Check that the job is still this attempt's.
+
+        Raises:
+            StoreUnreachable: it may be another's by now.
+        """
+        if self._lease.lost:
+            raise StoreUnreachable("LEASE_LOST the store did not answer in time, or another attempt took over: stopped here")
 
     def finish(self) -> None:
         """Delete the job's checkpoints: its result is published. What cannot be deleted now is left to garbage collection."""
@@ -133,3 +141,44 @@ class Attempt:
         if self._uploader is not None and self._uploader.is_alive():
             self._uploads.put(None)
             self._uploader.join(seconds)
+
+
+class PartUploads:
+    """Uploads the finished parts of a running extraction in the background, so that a killed one loses only what it was at.
+
+    Use it as a context: leaving waits for the uploads, after a stop for a short time. What could not be uploaded is named in the
+    log and left to the end of the job, when every part is made sure of.
+
+    Args:
+        folder: where the child's parts appear.
+        put: uploads one.
+        stop: cuts the wait short.
+    """
+
+    def __init__(self, folder: Path, put: Callable[[Path], object], stop: StopFlag) -> None:
+        self._folder, self._put, self._stop = folder, put, stop
+        self._parts: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self._uploader = threading.Thread(target=self._upload_all, name="parts", daemon=True)
+        self._seen: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._uploader.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._parts.put(None)
+        self._uploader.join(DRAIN_SECONDS if self._stop.is_set else None)
+
+    def notice(self) -> None:
+        """Hand on the parts that have appeared since."""
+        for path in sorted(self._folder.glob("part-*.parquet")):
+            if path.name not in self._seen:
+                self._seen.add(path.name)
+                self._parts.put(path)
+
+    def _upload_all(self) -> None:
+        while (path := self._parts.get()) is not None:
+            try:
+                self._put(path)
+            except (TransferLearningError, OSError) as error:
+                log.warning("%s could not be stored yet (%s); the extraction goes on", path.name, error)

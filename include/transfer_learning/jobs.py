@@ -31,12 +31,16 @@ from transfer_learning.errors import (
     one_line,
 )
 from transfer_learning.settings import Settings, canonical_json
+from transfer_learning.specs import FeatureSpec
 from transfer_learning.stage import NUMERICS_VERSIONS
 
 GRACE_SECONDS = 3.0
 """Between the stop signal and the kill: Airflow itself kills 5 s after a stop from its UI."""
 
 POLL_SECONDS = 0.1
+
+WHICH_ROWS = ("splits", "shard", "task")
+"""Settings of an extraction that choose the rows, and do not change what becomes of them."""
 
 ENDS: dict[str, type[TransferLearningError]] = {
     "out_of_memory": OutOfMemory,
@@ -51,6 +55,19 @@ log = logging.getLogger(__name__)
 def fingerprint(stage: str, spec: Settings, inputs: Mapping[str, str]) -> str:
     """Return the sha256 over everything that decides a job's result: stage, spec, digests of the inputs by role, numerics."""
     parts = {"stage": stage, "spec": spec.canonical(), "inputs": dict(inputs), "numerics": NUMERICS_VERSIONS[stage]}
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def features_key(spec: FeatureSpec, base: str) -> str:
+    """Return the sha256 over everything that decides the features of an input beside the input itself.
+
+    Args:
+        spec: its task tells whether there is a second text.
+        base: digest of the base model's files.
+    """
+    settings = {name: value for name, value in spec.canonical().items() if name not in WHICH_ROWS}
+    pairs = spec.task is not None and spec.task.text_pair is not None
+    parts = {"base": base, "spec": settings, "pairs": pairs, "numerics": NUMERICS_VERSIONS["feature_extract"]}
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
@@ -104,6 +121,7 @@ def run_job(
     work: Path,
     facts: Mapping[str, Any] | None = None,
     resume_from: Path | None = None,
+    cache: Path | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     watch: Callable[[], None] | None = None,
     python: str | None = None,
@@ -119,9 +137,10 @@ def run_job(
         stage: name of the stage, such as ``fine_tune``.
         spec: its settings.
         inputs: folders by role.
-        work: an empty folder of the job's own; ``out``, ``checkpoints`` and ``output.log`` appear in it.
+        work: an empty folder of the job's own; ``out``, ``checkpoints``, ``new_cache`` and ``output.log`` appear in it.
         facts: what the model card may tell.
         resume_from: a complete checkpoint.
+        cache: a folder that the child only reads.
         on_progress: called with each line of figures.
         watch: called several times a second while the child runs, and once after; what it raises kills the child.
         python: interpreter of the child; None is this one.
@@ -135,7 +154,7 @@ def run_job(
     stop = stop or StopFlag()
     if stop.is_set:
         raise Stopped("STOPPED before it started; a retry starts over")
-    job_file = _write_job(stage, spec, inputs, work, facts, resume_from, threads, limits)
+    job_file = _write_job(stage, spec, inputs, work, facts, resume_from, cache, threads, limits)
     with _started(python or sys.executable, job_file, threads) as process:
         stop.watch(process.pid)
         try:
@@ -152,10 +171,11 @@ def _write_job(
     work: Path,
     facts: Mapping[str, Any] | None,
     resume_from: Path | None,
+    cache: Path | None,
     threads: int | None,
     limits: Mapping[str, int] | None,
 ) -> Path:
-    for folder in ("out", "checkpoints"):
+    for folder in ("out", "checkpoints", "new_cache"):
         (work / folder).mkdir(parents=True, exist_ok=True)
     job = {
         "protocol": 1,
@@ -165,6 +185,8 @@ def _write_job(
         "out": str(work / "out"),
         "checkpoints": str(work / "checkpoints"),
         "resume_from": str(resume_from) if resume_from else None,
+        "cache": str(cache) if cache else None,
+        "new_cache": str(work / "new_cache"),
         "progress": str(work / "progress.jsonl"),
         "threads": threads,
         "facts": dict(facts or {}),

@@ -8,7 +8,7 @@ hashes of its inputs, 32 bytes each, sorted: a part without its index is not loo
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from transfer_learning.errors import BadInput, ObjectMissing
-from transfer_learning.hashes import sha256_of
+from transfer_learning.hashes import in_shard, sha256_of
 from transfer_learning.store import documents, layout
 from transfer_learning.store.cache import Cache
 from transfer_learning.store.files import DOWNLOADS
@@ -57,18 +57,22 @@ class FeatureStore:
             The names of the parts.
         """
         destination.mkdir(parents=True, exist_ok=True)
+        stored = self._sizes(key)
 
         def lay_down(name: str) -> bool:
+            part, target = layout.feature_part_key(key, name), destination / name
             try:
                 if not _any_of(self._index(key, name), wanted):
                     return False
-                self._receive(key, name, destination / name, cache)
+                self._receive(key, name, target, cache)
+                if stored.get(part) != target.stat().st_size:  # this machine's cache still held what the store has lost
+                    self._objects.upload(part, target)
             except _Damaged as damage:
                 self._mark(key, name, f"{damage}: its rows are computed again")
                 return False
             return True
 
-        names = self._readable(key)
+        names = _readable(key, stored)
         with ThreadPoolExecutor(THREADS) as pool:
             return [name for name, laid in zip(names, pool.map(lay_down, names), strict=True) if laid]
 
@@ -157,14 +161,6 @@ class FeatureStore:
             list(pool.map(lay_down, manifest["parts"]))
         return destination
 
-    def _readable(self, key: str) -> list[str]:
-        """Return the names of the parts that have an index and no mark."""
-        stored = self._sizes(key)
-        prefix = f"{layout.features_prefix(key)}index-"
-        names = [f"part-{place.removeprefix(prefix)}.parquet" for place in stored if place.startswith(prefix)]
-        names = [name for name in names if layout.FEATURE_PART.fullmatch(name)]  # anything else is not ours
-        return [name for name in names if layout.feature_damage_key(key, name) not in stored]
-
     def _is_whole(self, manifest: Mapping[str, Any]) -> bool:
         """Return whether every part is there in its size and was not found damaged."""
         key, stored = manifest["cache"], self._sizes(manifest["cache"])
@@ -222,6 +218,14 @@ class _Damaged(Exception):
     """A part, or its index, is not what was written."""
 
 
+def _readable(key: str, stored: Iterable[str]) -> list[str]:
+    """Return the names of the parts that have an index and no mark."""
+    prefix = f"{layout.features_prefix(key)}index-"
+    names = [f"part-{place.removeprefix(prefix)}.parquet" for place in stored if place.startswith(prefix)]
+    names = [name for name in names if layout.FEATURE_PART.fullmatch(name)]  # anything else is not ours
+    return [name for name in names if layout.feature_damage_key(key, name) not in stored]
+
+
 def read_hashes(path: Path, column: str) -> Hashes:
     """Return a column of ``binary(32)`` of a Parquet file."""
     values = pq.read_table(path, columns=[column], partitioning=None)[column].to_pylist()
@@ -234,3 +238,16 @@ def _any_of(hashes: Hashes, wanted: Hashes) -> bool:
         return False
     places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
     return bool((wanted[places] == hashes).any())
+
+
+def wanted_hashes(folders: Iterable[Path], shard: Sequence[int]) -> Hashes:
+    """Return the distinct inputs of a snapshot's parts that belong to shard ``(i, n)``, sorted.
+
+    Args:
+        folders: each holds ``*.parquet``.
+        shard: which of how many.
+    """
+    found = [read_hashes(path, "_input_hash") for folder in folders for path in folder.glob("*.parquet")]
+    hashes = np.unique(np.concatenate([np.empty(0, dtype=f"S{WIDTH}"), *found]))
+    wanted: Hashes = hashes[in_shard(hashes, shard)]
+    return wanted

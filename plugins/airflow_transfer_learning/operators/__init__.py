@@ -1,6 +1,7 @@
 """The operators, one for each step of a retrain."""
 
 from airflow_transfer_learning.operators.evaluate import EvaluateOperator
+from airflow_transfer_learning.operators.feature_extract import FeatureExtractOperator
 from airflow_transfer_learning.operators.fine_tune import FineTuneOperator
 from airflow_transfer_learning.operators.plan import PlanOperator
 from airflow_transfer_learning.operators.promote import PromoteOperator
@@ -9,6 +10,7 @@ from airflow_transfer_learning.operators.task_args import training_task_args
 
 __all__ = [
     "EvaluateOperator",
+    "FeatureExtractOperator",
     "FineTuneOperator",
     "PlanOperator",
     "PromoteOperator",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_transfer_learning.operators.base import SpecOperator, with_task
+from airflow_transfer_learning.operators.base import with_task
+from airflow_transfer_learning.operators.base_model import BaseModelOperator
+from airflow_transfer_learning.operators.stored_features import Set, check_sets, merged, precisions, read_sets
 from transfer_learning.bases import BaseModel
-from transfer_learning.errors import BadInput, HostOutOfMemory
+from transfer_learning.errors import HostOutOfMemory
 from transfer_learning.jobs import JobResult, fingerprint
 from transfer_learning.refs import DatasetRef, ModelRef
-from transfer_learning.specs import FineTuneSpec, check_name
+from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec, check_name
 from transfer_learning.store import Store
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ ROWS = 16
 """Rows to a micro-batch where neither settings nor progress tell."""
 
 
-class FineTuneOperator(SpecOperator):
+class FineTuneOperator(BaseModelOperator):
     """Fine-tune a base model in a child process and publish it as a new version.
 
     Where the same settings, data and base were published before, that version is returned and nothing runs.
@@ -34,6 +36,8 @@ class FineTuneOperator(SpecOperator):
         plan: output of the run's ``PlanOperator``.
         model: name of the model in the store; not with a plan, which names it.
         base: URI of the base model; not with a plan, which pins it.
+        features: output of the run's ``FeatureExtractOperator``, all its shards, for strategy ``linear_probe``: nothing but the
+            head is then computed. Stored as ``float32`` they change nothing in the result.
         force: train and publish even what was published before.
         overrides: settings that change at run time.
         kwargs: as for every operator here.
@@ -42,7 +46,7 @@ class FineTuneOperator(SpecOperator):
         A ``ModelRef`` as a dict.
     """
 
-    template_fields: Sequence[str] = ("model", "dataset", "base", *SpecOperator.template_fields)
+    template_fields: Sequence[str] = ("model", "features", *BaseModelOperator.template_fields)
     plan_key = "fine_tune"
     spec_class = FineTuneSpec
 
@@ -50,17 +54,13 @@ class FineTuneOperator(SpecOperator):
         self,
         *,
         spec: FineTuneSpec | dict[str, Any],
-        dataset: dict[str, Any],
         model: str | None = None,
-        base: str | None = None,
-        force: bool = False,
+        features: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(spec=spec, **kwargs)
-        self.dataset = dataset
         self.model = model
-        self.base = base
-        self.force = force
+        self.features = features
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the version, new or found."""
@@ -70,12 +70,14 @@ class FineTuneOperator(SpecOperator):
             manifest = store.datasets.manifest(dataset.name, dataset.digest)
             spec: FineTuneSpec = with_task(self.merged_spec(), manifest)
             model, base = self.model_name(), self.fetch_base(store, context, work / "base")
-            digests = {role: manifest["split_digests"].get(role, "") for role in ("train", "validation")}
-            key = fingerprint("fine_tune", spec, digests | {"base": base.digest})
+            sets = read_sets(store, self.features)
+            spec = with_features(spec, sets, manifest, base.digest)
+            key = fingerprint("fine_tune", spec, training_digests(manifest, base, sets))
             if (found := self.find(store, model, key)) is None:
                 facts = self.facts(context, model, base, dataset)
                 inputs = self.fetch_rows(store, dataset, work / "data") | {"base": [base.folder]}
-                found = self.train(store, context, key, spec, inputs, work / "job", facts)
+                inputs |= self.fetch_features(store, sets, work / "features")
+                found = self.train(store, context, key, as_extracted(spec, sets), inputs, work / "job", facts)
             return dataclasses.replace(found, as_of=self.as_of(context)).to_dict()
 
     def find(self, store: Store, model: str, key: str) -> ModelRef | None:
@@ -127,29 +129,16 @@ class FineTuneOperator(SpecOperator):
         """Return the model's name: the plan's, or the operator's own."""
         return check_name(self.one_of("model", self.planned().model if self.plan else None), "model name")
 
-    def fetch_base(self, store: Store, context: Context, destination: Path) -> BaseModel:
-        """Bring the base model onto this machine: the one that the plan pinned, or that the first try resolved."""
-        bases = self.open_bases(store)
-        uri = self.one_of("base", self.planned().base if self.plan else None)
-        return bases.fetch(uri if self.plan else self.pinned(context, "base", lambda: bases.resolve(uri)), destination)
-
-    def one_of(self, name: str, planned: str | None) -> str:
-        """Return what the plan or the operator names.
-
-        Raises:
-            BadInput: neither does, or both do and differ.
-        """
-        own: str | None = getattr(self, name)
-        if own is not None and planned is not None and own != planned:
-            raise BadInput("BAD_SETTING", f"{name} is {own!r} here and {planned!r} in the plan", "leave it to the plan")
-        if (value := planned or own) is None:
-            raise BadInput("MISSING_SETTING", f"task {self.task_id} needs {name}", f"pass plan, or {name}")
-        return value
-
     def fetch_rows(self, store: Store, dataset: DatasetRef, destination: Path) -> dict[str, list[Path]]:
         """Bring the snapshot onto this machine; the test rows are not handed on."""
         store.datasets.fetch(dataset.name, dataset.digest, destination=destination, cache=self.open_cache())
         return {role: [destination / role] for role in ("train", "validation") if (destination / role).is_dir()}
+
+    def fetch_features(self, store: Store, sets: Sequence[Set], destination: Path) -> dict[str, list[Path]]:
+        """Bring the features of all shards onto this machine, if any."""
+        for one in sets:
+            store.features.fetch(one["digest"], destination=destination, cache=self.open_cache())
+        return {"features": [destination]} if sets else {}
 
     def facts(self, context: Context, model: str, base: BaseModel, dataset: DatasetRef) -> dict[str, Any]:
         """Return what the model card and the manifest tell about this training."""
@@ -178,6 +167,28 @@ class FineTuneOperator(SpecOperator):
         )
         self.log.info("Published version %d of %s at %s: %d bytes uploaded", ref.version, model, ref.uri, uploaded)
         return ref
+
+
+def with_features(spec: FineTuneSpec, sets: Sequence[Set], manifest: Mapping[str, Any], base: str) -> FineTuneSpec:
+    """Return the settings with those of the features, if any, once it is sure that these are the right ones."""
+    if not sets:
+        return spec
+    spec = merged(spec, FeatureSpec.from_dict(sets[0]["spec"]))
+    check_sets(sets, spec.task or TaskSpec(), manifest, base)
+    return spec
+
+
+def training_digests(manifest: Mapping[str, Any], base: BaseModel, sets: Sequence[Set]) -> dict[str, str]:
+    """Return what the result depends on beside the settings: rows and base, and features only where they were rounded."""
+    rows = {role: manifest["split_digests"].get(role, "") for role in ("train", "validation")}
+    rounded = bool(sets) and sets[0]["spec"]["dtype"] != "float32"
+    return rows | {"base": base.digest} | ({"features": sets[0]["spec"]["dtype"]} if rounded else {})
+
+
+def as_extracted(spec: FineTuneSpec, sets: Sequence[Set]) -> FineTuneSpec:
+    """Return the settings in the arithmetic that the features were computed in."""
+    found = precisions(sets)
+    return spec.merged({"precision": found[0]}) if found else spec
 
 
 def parents(model: str, base_uri: str) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 from transfer_learning.hub import moving_revision
 from transfer_learning.power import smallest_margin
 from transfer_learning.refs import PlanRef
-from transfer_learning.specs import EvaluateSpec, FineTuneSpec, PullSpec
+from transfer_learning.specs import EvaluateSpec, FeatureSpec, FineTuneSpec, PullSpec
 from transfer_learning.store import Store
 
 TYPICAL_DISAGREEMENT = 0.03
@@ -23,6 +23,8 @@ def summarise(plan: PlanRef, specs: Mapping[str, Any], store: Store, *, base: st
         sentences.append(warning)
     if "pull" in specs:
         sentences.append(_data(specs["pull"], plan))
+    if "features" in specs:
+        sentences.append(_features(specs["features"]))
     if "fine_tune" in specs:
         sentences.append(_training(specs["fine_tune"]))
     if "evaluate" in specs:
@@ -37,6 +39,11 @@ def _data(spec: PullSpec, plan: PlanRef) -> str:
     return (
         f"Pull {rows} of {', '.join(spec.sources())} into dataset {spec.name!r}: {key}, rows without a label: {spec.unlabelled}."
     )
+
+
+def _features(spec: FeatureSpec) -> str:
+    layers = f"layer {spec.layers[0]}" if len(spec.layers) == 1 else f"layers {', '.join(map(str, spec.layers))}"
+    return f"Extract {spec.pooling} features of {layers} for {', '.join(spec.splits)}, for rows that have none yet."
 
 
 def _training(spec: FineTuneSpec) -> str:

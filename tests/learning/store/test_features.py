@@ -140,6 +140,21 @@ def test_a_damaged_part_is_named_once_left_out_and_healed(
     assert sorted(healed) == sorted([good.name, bad.name])
 
 
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_what_the_store_has_lost_is_healed_from_the_cache_of_this_machine(
+    objects: ObjectStore, tmp_path: Path, part: Callable[..., Path], damage: str
+) -> None:
+    store, path, cache = FeatureStore(objects), part(1), Cache(tmp_path / "files")
+    store.put_part(KEY, path)
+    store.stage(KEY, hashes([1]), tmp_path / "before", cache)
+    spoil(objects, part_key(path), damage)
+
+    staged = store.stage(KEY, hashes([1]), tmp_path / "cache", cache)
+
+    assert staged == [path.name]
+    assert objects.get(part_key(path)).data == path.read_bytes()
+
+
 @pytest.mark.parametrize("damage", ["shuffled", "cut", "empty"])
 def test_a_damaged_index_is_named_once_and_its_part_is_left_out(
     objects: ObjectStore, tmp_path: Path, part: Callable[..., Path], caplog: pytest.LogCaptureFixture, damage: str

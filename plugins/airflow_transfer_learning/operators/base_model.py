@@ -1,0 +1,81 @@
+"""What the operators share that run a base model over a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_transfer_learning.operators.base import SpecOperator
+from transfer_learning.bases import BaseModel
+from transfer_learning.errors import BadInput
+from transfer_learning.settings import Settings
+from transfer_learning.specs import TaskSpec
+from transfer_learning.store import Store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class BaseModelOperator(SpecOperator):
+    """Base of the operators that run a base model over a dataset.
+
+    Args:
+        spec: the settings, or a dict of them.
+        dataset: output of the run's ``PullDatasetOperator``.
+        base: URI of the base model; not with a plan, which pins it.
+        force: run even what was run before.
+        kwargs: as for ``SpecOperator``.
+    """
+
+    template_fields: Sequence[str] = ("dataset", "base", *SpecOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        spec: Settings | dict[str, Any],
+        dataset: dict[str, Any],
+        base: str | None = None,
+        force: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(spec=spec, **kwargs)
+        self.dataset = dataset
+        self.base = base
+        self.force = force
+
+    def fetch_base(self, store: Store, context: Context, destination: Path) -> BaseModel:
+        """Bring the base model onto this machine: the one that the plan pinned, or that the first try resolved."""
+        bases = self.open_bases(store)
+        uri = self.one_of("base", self.planned().base if self.plan else None)
+        return bases.fetch(uri if self.plan else self.pinned(context, "base", lambda: bases.resolve(uri)), destination)
+
+    def one_of(self, name: str, planned: str | None) -> str:
+        """Return what the plan or the operator names.
+
+        Raises:
+            BadInput: neither does, or both do and differ.
+        """
+        own: str | None = getattr(self, name)
+        if own is not None and planned is not None and own != planned:
+            raise BadInput("BAD_SETTING", f"{name} is {own!r} here and {planned!r} in the plan", "leave it to the plan")
+        if (value := planned or own) is None:
+            raise BadInput("MISSING_SETTING", f"task {self.task_id} needs {name}", f"pass plan, or {name}")
+        return value
+
+
+def check_inputs(task: TaskSpec, pulled: Mapping[str, Any]) -> None:
+    """Check that a task reads the texts that the dataset was pulled with: features are found by the hash of those.
+
+    Args:
+        task: of the settings.
+        pulled: the dataset's own column roles.
+
+    Raises:
+        BadInput: another text column.
+    """
+    for role in ("text", "text_pair"):
+        own, known = getattr(task, role), pulled.get(role)
+        if own != known:
+            what = f"features are found by the texts that the dataset was pulled with: {role} was {known!r}, and is {own!r} here"
+            raise BadInput("WRONG_COLUMN", what, "leave task out, or pull the data with this column", column=own)

@@ -1,0 +1,113 @@
+"""Which stored features a linear probe may take in the place of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_transfer_learning.operators.base_model import check_inputs
+from transfer_learning.errors import BadInput
+from transfer_learning.refs import FeaturesRef
+from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec
+from transfer_learning.store import Store
+
+Set = Mapping[str, Any]
+"""The manifest of the features of one shard."""
+
+LEFT_OPEN = {"pooling": "mean", "layer": -1, "normalize": False, "max_length": None}
+"""What a linear probe does where its settings say nothing."""
+
+
+def read_sets(store: Store, features: Any) -> list[Set]:
+    """Return the manifests that one ref names, or several: the output of a mapped task is a list.
+
+    Raises:
+        BadInput: it is no ref to features, or such features do not exist.
+    """
+    refs = [features] if isinstance(features, (Mapping, FeaturesRef)) else list(features or ())
+    return [store.features.manifest(FeaturesRef.from_dict(ref).digest) for ref in refs]
+
+
+def merged(spec: FineTuneSpec, features: FeatureSpec) -> FineTuneSpec:
+    """Return the training's settings with those of the features where it left them open.
+
+    Raises:
+        BadInput: another strategy, several layers, or settings that differ.
+    """
+    if spec.strategy != "linear_probe":
+        what = f"features belong to strategy 'linear_probe', and the strategy is {spec.strategy!r}"
+        raise BadInput("BAD_SETTING", what, "set strategy, or leave features out")
+    if len(features.layers) > 1:
+        what = f"a linear probe sees one layer, and the features have {len(features.layers)}: {list(features.layers)}"
+        raise BadInput("WRONG_FEATURES", what, "extract one layer for it")
+    given = {name: getattr(features, name) for name in ("pooling", "normalize", "max_length")} | {"layer": features.layers[0]}
+    changed: dict[str, Any] = {}
+    for name, value in given.items():
+        own = getattr(spec, name)
+        if own is None or own is False:
+            # A setting that means the same stays open, so that the fingerprint is that of the training without features.
+            changed |= {name: value} if value != LEFT_OPEN[name] else {}
+        elif own != value:
+            what = f"FineTuneSpec.{name} is {own!r}, and the features were extracted with {value!r}"
+            raise BadInput("WRONG_FEATURES", what, f"leave {name} to the features, or extract them with {own!r}")
+    if features.precision != "auto" and spec.precision not in ("auto", features.precision):
+        what = f"FineTuneSpec.precision is {spec.precision!r}, and the features were extracted in {features.precision!r}"
+        raise BadInput("WRONG_FEATURES", what, "use one precision for both")
+    return spec.merged(changed)
+
+
+def check_sets(sets: Sequence[Set], task: TaskSpec, dataset: Mapping[str, Any], base: str) -> None:
+    """Check that the features are all those of the rows that will be trained on.
+
+    Args:
+        sets: one for each shard.
+        task: of the training.
+        dataset: manifest of its snapshot.
+        base: digest of its base model.
+
+    Raises:
+        BadInput: features of another snapshot or base, of several extractions, not of all shards, or not of all splits.
+    """
+    check_inputs(task, dataset["task"])
+    first = FeatureSpec.from_dict(sets[0]["spec"])
+    for one in sets:
+        if one["dataset"]["digest"] != dataset["digest"]:
+            theirs = f"snapshot {one['dataset']['digest'][:12]} of {one['dataset']['name']}"
+            what = f"the features are of {theirs}, and the training takes {dataset['digest'][:12]} of {dataset['name']}"
+            raise BadInput("WRONG_FEATURES", what, "extract features of the same snapshot")
+        if one["base"]["digest"] != base:
+            what = f"the features are of base model {one['base']['uri']} ({one['base']['digest'][:12]}), not of {base[:12]}"
+            raise BadInput("WRONG_FEATURES", what, "extract features of the same base model")
+        if extraction(one) != extraction(sets[0]):
+            raise BadInput("WRONG_FEATURES", "the shards were extracted with different settings", "pass those of one extraction")
+    check_shards([tuple(one["spec"]["shard"]) for one in sets])
+    if len(found := precisions(sets)) > 1:
+        what = f"the shards were computed in different precisions, {' and '.join(found)}"
+        raise BadInput("WRONG_FEATURES", what, "set FeatureSpec.precision, or extract on machines of one kind")
+    for split in ("train", "validation"):
+        if dataset["splits"].get(split) and split not in first.splits:
+            what = f"the features are of {', '.join(first.splits)}, and the training reads {split} too"
+            raise BadInput("WRONG_FEATURES", what, f"add {split} to FeatureSpec.splits")
+
+
+def check_shards(shards: Sequence[tuple[int, int]]) -> None:
+    """Check that every shard is there once.
+
+    Raises:
+        BadInput: the first that is missing or there twice.
+    """
+    count = shards[0][1]
+    for number in range(count):
+        if (times := sum(number == i for i, _ in shards)) != 1:
+            what = f"shard {number} of {count} is {'missing' if not times else 'there twice'}"
+            raise BadInput("WRONG_FEATURES", what, "pass the output of every shard once")
+
+
+def extraction(one: Set) -> tuple[Any, ...]:
+    """Return what the shards of one extraction have in common."""
+    return one["cache"], one["spec"]["splits"], one["spec"]["shard"][1]
+
+
+def precisions(sets: Sequence[Set]) -> list[str]:
+    """Return the arithmetic that made the features; a shard without a row has none."""
+    return sorted({one["precision"] for one in sets if one["precision"]})
