@@ -58,6 +58,7 @@ NOT_BUILT = {
     23: "not built yet",
     24: "not built yet",
     26: "not built yet",
+    27: "images and archives are not built yet",
 }
 """What does not exist yet; a promise without any test is shown as this alone."""
 
