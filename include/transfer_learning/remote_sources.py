@@ -47,7 +47,7 @@ def matches(path: str, pattern: str) -> bool:
 
 def fixed_folder(pattern: str) -> str:
     """Return the folders of ``pattern`` before its first wildcard, with a slash at the end, or nothing."""
-    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    fixed = _fixed(pattern)
     return fixed[: fixed.rfind("/") + 1]
 
 
@@ -70,7 +70,7 @@ def find_objects(uri: str, client: Any, renew: Callable[[], Any] | None = None) 
 
     bucket, _, pattern = uri.removeprefix("s3://").partition("/")
     objects = S3ObjectStore(client, bucket, renew=renew)
-    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    fixed = _fixed(pattern)
     listed = {info.key: info.size for info in objects.list(fixed)}
     if has_wildcard(pattern) and pattern not in listed:
         keys, base = [key for key in listed if matches(key, pattern)], fixed_folder(pattern)
@@ -87,6 +87,23 @@ def find_objects(uri: str, client: Any, renew: Callable[[], Any] | None = None) 
         Found(f"s3://{bucket}/{key}", key[len(base) :], partial(objects.download, key), {"bytes": listed[key]})
         for key in sorted(keys)
     ]
+
+
+def has_object(uri: str, client: Any, renew: Callable[[], Any] | None = None) -> bool:
+    """Return whether an ``s3://`` URI names an object; the listing ends at the first one.
+
+    Raises:
+        BadInput: no right to look.
+        StoreUnreachable: no usable answer.
+    """
+    from transfer_learning.store.s3 import S3ObjectStore
+
+    bucket, _, pattern = uri.removeprefix("s3://").partition("/")
+    base = pattern.rstrip("/") + "/" if pattern else ""
+    found = (info.key for info in S3ObjectStore(client, bucket, renew=renew).scan(_fixed(pattern)))
+    if has_wildcard(pattern):
+        return any(key == pattern or matches(key, pattern) for key in found)
+    return any(key == pattern or key.startswith(base) for key in found)
 
 
 def find_hub_files(uri: str, hub: Any, suffixes: Sequence[str]) -> list[Found]:
@@ -211,6 +228,10 @@ def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
     if pattern[0] == "**":
         return any(_matches(path[skip:], pattern[1:]) for skip in range(len(path) + 1))
     return bool(path) and fnmatch.fnmatchcase(path[0], pattern[0]) and _matches(path[1:], pattern[1:])
+
+
+def _fixed(pattern: str) -> str:
+    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
 
 
 def _near_keys(client: Any, bucket: str, pattern: str, fixed: str) -> str:

@@ -15,7 +15,16 @@ from urllib.parse import unquote
 
 from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput
-from transfer_learning.remote_sources import Found, Sql, find_hub_files, find_objects, fixed_folder, has_wildcard, stream_query
+from transfer_learning.remote_sources import (
+    Found,
+    Sql,
+    find_hub_files,
+    find_objects,
+    fixed_folder,
+    has_object,
+    has_wildcard,
+    stream_query,
+)
 from transfer_learning.specs import PullSpec
 
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -78,14 +87,34 @@ def stage_sources(
     (destination / "sources.json").write_text(text, encoding="utf-8")
 
 
+def check_sources(spec: PullSpec, *, local: bool, s3_client: Any = None, renew: Callable[[], Any] | None = None) -> None:
+    """Look for one file of every source where that is cheap: in S3 and on this machine. ``sql://`` and ``hf://`` are not asked.
+
+    Args:
+        spec: names the sources.
+        local: whether this machine's files are those that the pull will see.
+        s3_client: boto3 client for ``s3://``.
+        renew: makes another one when the token of the first has expired.
+
+    Raises:
+        BadInput: a source has no file, or may not be looked at.
+        StoreUnreachable: no usable answer from the object store.
+    """
+    for _, uri in _sources(spec):
+        if uri.startswith("s3://"):
+            if s3_client is None or not has_object(uri, s3_client, renew):
+                find_objects(uri, s3_client, renew)  # says what is near
+        elif local and ("://" not in uri or uri.startswith("file://")) and not _has_file(uri):
+            find_local(uri)
+
+
 def find_local(uri: str) -> list[Found]:
     """Return the files that a path or ``file://`` URI names: one, all below a folder, or those that a pattern matches.
 
     Raises:
         BadInput: nothing there (near matches are named), or a link that leaves the folder.
     """
-    # Not urlsplit: it would take a wildcard '?' for the start of a query.
-    pattern = unquote(uri.removeprefix("file://").removeprefix("localhost")) if uri.startswith("file://") else uri
+    pattern = _local_pattern(uri)
     if uri.startswith("file://") and not pattern.startswith("/"):
         raise BadInput("BAD_SOURCE", "a file:// source is an absolute path", "write file:///folder/*.csv", file=uri)
     path = Path(pattern)
@@ -112,6 +141,19 @@ def find_local(uri: str) -> list[Found]:
             raise BadInput("NO_SOURCE", f"{relative.as_posix()!r} is no file", "leave it out", file=uri)
         found.append(_local(file, relative.as_posix(), target))
     return found
+
+
+def _local_pattern(uri: str) -> str:
+    # Not urlsplit: it would take a wildcard '?' for the start of a query.
+    return unquote(uri.removeprefix("file://").removeprefix("localhost")) if uri.startswith("file://") else uri
+
+
+def _has_file(uri: str) -> bool:
+    pattern = _local_pattern(uri)
+    path = Path(pattern)
+    if path.is_dir():
+        return any(file.is_file() for file in path.rglob("*"))
+    return path.is_file() or any(Path(found).is_file() for found in glob.iglob(pattern, recursive=True))  # noqa: PTH207
 
 
 def _sources(spec: PullSpec) -> list[tuple[str | None, str]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import types
 from decimal import Decimal
@@ -15,6 +16,7 @@ from learning.pulling import Puller, make_spec, write_csv
 from learning.staging import ROWS, refusal, staged
 from transfer_learning.errors import BadInput, StoreUnreachable
 from transfer_learning.remote_sources import fixed_folder, matches
+from transfer_learning.sources import check_sources
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,31 @@ class TestS3:
             f"NO_SOURCE {root}/days/*.csv nothing matches below the prefix {root}/days/;"
             f" near: {key}/day/b.csv, {key}/day/a.csv, {key}/day/deep/c.csv — check bucket, prefix and pattern"
         )
+
+    @pytest.mark.parametrize("source", ["day/a.csv", "day", "day/", "day/*.csv"])
+    def test_the_check_of_a_source_ends_at_its_first_object(self, bucket, source):
+        client, root = bucket
+        pages = []
+
+        class Paged:
+            meta = client.meta
+
+            def list_objects_v2(self, **where):
+                pages.append(where)
+                return client.list_objects_v2(**where, MaxKeys=1)
+
+        check_sources(make_spec(f"{root}/{source}"), local=False, s3_client=Paged())
+
+        assert len(pages) == 1
+
+    @pytest.mark.parametrize("source", ["da", "days/*.csv", "day/d.csv"])
+    def test_the_check_of_a_source_without_an_object_is_one_line(self, bucket, source):
+        client, root = bucket
+
+        with pytest.raises(
+            BadInput, match=rf"^NO_SOURCE {re.escape(root)}/\S+ nothing matches below the prefix .* — check bucket"
+        ):
+            check_sources(make_spec(f"{root}/{source}"), local=False, s3_client=client)
 
     def test_a_missing_bucket_is_one_line(self, tmp_path, bucket):
         client, _ = bucket

@@ -3,8 +3,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from learning.pulling import Puller, make_spec, write_csv
 from learning.staging import ROWS, refusal, staged
+from transfer_learning.errors import BadInput
+from transfer_learning.sources import check_sources
 
 
 class TestLocal:
@@ -158,3 +162,33 @@ class TestLocal:
             f"{path}: 1 files, {path.stat().st_size} bytes",
             "Rows from 2026-01-01 up to 2026-02-01 are kept when they are parsed",
         ]
+
+
+class TestCheck:
+    @pytest.mark.parametrize("source", ["in/a.csv", "in", "in/*.csv", "in/**/*.csv", "file://in"])
+    def test_a_source_with_a_file_passes(self, tmp_path, source):
+        write_csv(tmp_path / "in" / "a.csv", ROWS)
+        uri = f"file://{tmp_path}/in" if source == "file://in" else f"{tmp_path}/{source}"
+
+        check_sources(make_spec(uri), local=True)
+
+    @pytest.mark.parametrize("source", ["b.csv", "in", "*.parquet", "**/*.parquet"])
+    def test_a_source_without_a_file_is_one_line(self, tmp_path, source):
+        (tmp_path / "in").mkdir()
+        write_csv(tmp_path / "a.csv", ROWS)
+
+        with pytest.raises(BadInput, match=r"^NO_SOURCE \S+ nothing is there below "):
+            check_sources(make_spec(tmp_path / source), local=True)
+
+    def test_every_source_of_every_split_is_looked_for(self, tmp_path):
+        there = str(write_csv(tmp_path / "a.csv", ROWS))
+        sources = {"train": [there, f"{tmp_path}/b.csv"], "test": there}
+
+        with pytest.raises(BadInput, match=rf"^NO_SOURCE {tmp_path}/b\.csv nothing is there"):
+            check_sources(make_spec(None, split_sources=sources, split={"key": "given"}), local=True)
+
+    @pytest.mark.parametrize("source", ["hf://org/name", "sql://warehouse", "/elsewhere/a.csv"])
+    def test_what_is_dear_to_ask_or_lies_elsewhere_is_not_asked(self, source):
+        query = {"query": "SELECT 1"} if source.startswith("sql") else {}
+
+        check_sources(make_spec(source, **query), local=False)

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_env import REPOSITORY
 from airflow_transfer_learning.operators import PlanOperator
 from transfer_learning.refs import PlanRef
 from transfer_learning.specs import EvaluateSpec, FineTuneSpec, PullSpec, TaskSpec
 
-PULL = PullSpec(name="news", source="s3://bucket/news/*.csv", task=TaskSpec(text="headline", label="topic"))
+NEWS = f"{REPOSITORY}/include/samples/*.csv"
+PULL = PullSpec(name="news", source=NEWS, task=TaskSpec(text="headline", label="topic"))
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_the_summary_says_what_the_run_will_do(task, store, plan):
     summary = task.run(plan(overrides={"fine_tune": {"epochs": 5}}))[0]["summary"]
 
     assert "Retrain 'news' from file://" in summary
-    assert "Pull all rows of s3://bucket/news/*.csv into dataset 'news'" in summary
+    assert f"Pull all rows of {NEWS} into dataset 'news'" in summary
     assert "Fine-tune with strategy 'full' and epochs 5" in summary
     assert "There is no champion yet" in summary
 
@@ -166,6 +168,23 @@ def test_a_store_of_another_layout_is_refused(task, store, plan):
     assert "UNKNOWN_LAYOUT" in refused(task, plan())
 
 
+def test_a_local_source_without_a_file_is_found_before_anything_runs(task, store, plan, tmp_path):
+    line = refused(task, plan(pull={"name": "news", "source": f"{tmp_path}/news/*.csv"}))
+
+    assert line.startswith(f"NO_SOURCE {tmp_path}/news/*.csv nothing is there")
+
+
+@pytest.mark.parametrize(
+    ("executor", "options"), [("CeleryExecutor", {}), ("LocalExecutor", {"look_for_sources": False})], ids=["workers", "by order"]
+)
+def test_a_local_source_is_not_looked_for_where_only_the_pull_would_see_it(task, store, plan, monkeypatch, executor, options):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+
+    result, _ = task.run(plan(pull={"name": "news", "source": "/elsewhere/*.csv"}, **options))
+
+    assert "Pull all rows of /elsewhere/*.csv" in result["summary"]
+
+
 @pytest.fixture
 def seaweed(seaweedfs, monkeypatch):
     """Points the store at the real S3 server; a test changes what is wrong."""
@@ -185,6 +204,18 @@ def test_a_store_on_a_real_server_passes(task, plan, seaweed):
     seaweed()
 
     assert task.run(plan())[0]["store"] == "s3://tests/plan"
+
+
+@pytest.mark.integration
+def test_a_source_in_s3_without_an_object_is_found_before_anything_runs(task, plan, seaweed, s3):
+    seaweed()
+    s3.put_object(Bucket="tests", Key="plan-sources/news.csv", Body=b"")
+
+    assert refused(task, plan(pull={"name": "news", "source": "s3://tests/plan-sources/*.parquet"})) == (
+        "NO_SOURCE s3://tests/plan-sources/*.parquet nothing matches below the prefix s3://tests/plan-sources/;"
+        " near: plan-sources/news.csv — check bucket, prefix and pattern"
+    )
+    assert task.run(plan(pull={"name": "news", "source": "s3://tests/plan-sources/*.csv"}))
 
 
 @pytest.mark.integration

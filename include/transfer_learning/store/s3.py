@@ -160,18 +160,20 @@ class S3ObjectStore(ObjectStore):
             raise ObjectMissing(f"no object {self.full_uri(source)}") from error
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        found: list[ObjectInfo] = []
+        # SeaweedFS lists folder by folder, which is another order.
+        return iter(sorted(self.scan(prefix), key=lambda info: info.key))
+
+    def scan(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield what ``list`` does as the pages come, in the server's own order."""
         where: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._root + prefix}
         while True:
             page = self._ask("list", prefix, lambda: self._client.list_objects_v2(**where))
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):  # a folder marker that some other tool left
-                    found.append(ObjectInfo(item["Key"][len(self._root) :], item["Size"], item["LastModified"]))
+                    yield ObjectInfo(item["Key"][len(self._root) :], item["Size"], item["LastModified"])
             if not page.get("IsTruncated"):
                 break
             where["ContinuationToken"] = page["NextContinuationToken"]
-        # SeaweedFS lists folder by folder, which is another order.
-        return iter(sorted(found, key=lambda info: info.key))
 
     def delete(self, key: str) -> None:
         self._ask("delete", key, lambda: self._client.delete_object(Bucket=self._bucket, Key=self._full(key)), writing=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_transfer_learning.hooks.model_store import ModelStoreHook
 from airflow_transfer_learning.operators.base import (
     TransferLearningOperator,
     checked_at_parse,
@@ -13,9 +14,11 @@ from airflow_transfer_learning.operators.base import (
     without_none,
 )
 from airflow_transfer_learning.operators.plan_summary import summarise
+from airflow_transfer_learning.settings import executors_are_local
 from transfer_learning.errors import BadInput, nearest
 from transfer_learning.refs import PlanRef
 from transfer_learning.settings import Settings
+from transfer_learning.sources import check_sources
 from transfer_learning.specs import EvaluateSpec, FineTuneSpec, PullSpec, check_name
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ class PlanOperator(TransferLearningOperator):
         overrides: what the run's form may change, by stage: ``{"fine_tune": {"epochs": "{{ params.epochs }}"}}``. It is merged
             into those settings, checked, and handed on in the plan, so the other operators need not repeat it.
         alias: the alias of the live model.
+        look_for_sources: refuse a pull whose sources have no file: in S3, and on this machine where every executor is local.
+            False where a task between plan and pull writes them.
         kwargs: as for every operator here.
 
     Returns:
@@ -62,6 +67,7 @@ class PlanOperator(TransferLearningOperator):
         evaluate: EvaluateSpec | dict[str, Any] | None = None,
         overrides: dict[str, dict[str, Any]] | None = None,
         alias: str = "champion",
+        look_for_sources: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -72,6 +78,7 @@ class PlanOperator(TransferLearningOperator):
         self.evaluate = None if evaluate is None else checked_at_parse(evaluate, EvaluateSpec)
         self.overrides = overrides
         self.alias = alias
+        self.look_for_sources = look_for_sources
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the plan, and log what the run will do."""
@@ -83,6 +90,8 @@ class PlanOperator(TransferLearningOperator):
             check_together(specs, check_name(self.alias, "alias"))
             store = self.open_store()
             store.check()
+            if "pull" in specs and self.look_for_sources:
+                self.check_sources(specs["pull"])
             champion = store.aliases.read(self.model, self.alias)
             plan = PlanRef(
                 model=self.model,
@@ -97,6 +106,12 @@ class PlanOperator(TransferLearningOperator):
             plan = summarise(plan, specs, store, base=self.base)
             self.log.info("%s", plan.summary)
             return plan.to_dict()
+
+    def check_sources(self, spec: PullSpec) -> None:
+        """Look for one file of each source, before a task starts that needs them."""
+        renew = ModelStoreHook(self.store_conn_id).source_client
+        client = renew() if any(uri.startswith("s3://") for uri in spec.sources()) else None
+        check_sources(spec, local=executors_are_local(), s3_client=client, renew=renew)
 
     def merged_specs(self, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return every given stage's settings with its overrides applied, all of them checked."""
