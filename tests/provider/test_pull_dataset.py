@@ -151,6 +151,19 @@ def test_a_reset_that_ends_halfway_is_done_by_the_retry(task, store, news, tmp_p
     assert (store.datasets.rule("news")["test"], store.datasets.latest("news")["digest"]) == (0.5, result["digest"])
 
 
+def test_a_rule_of_an_earlier_release_is_filled_in_and_holds_the_text_column_from_then_on(task, store, news):
+    task.run(pull(news))
+    whole = store.datasets.rule("news")
+    earlier = {field: value for field, value in whole.items() if field != "texts"}
+    store.datasets.reset_rule("news", earlier, reason="as an earlier release wrote it", actor="ada")
+
+    task.run(pull(news))
+
+    assert store.datasets.rule("news") == whole
+    with pytest.raises(AirflowFailException, match="^SPLIT_RULE_CHANGED .* texts headline -> topic"):
+        task.run(pull(news, spec={"task": TASK | {"text": "topic", "label": "headline"}}))
+
+
 def test_another_split_rule_without_a_reason_is_one_clear_line(task, store, news):
     task.run(pull(news))
     before = everything(store)

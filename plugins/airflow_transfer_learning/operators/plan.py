@@ -90,8 +90,7 @@ class PlanOperator(TransferLearningOperator):
             check_together(specs, check_name(self.alias, "alias"))
             store = self.open_store()
             store.check()
-            if "pull" in specs and self.look_for_sources:
-                self.check_sources(specs["pull"])
+            self.check_sources(specs.get("pull"))
             champion = store.aliases.read(self.model, self.alias)
             plan = PlanRef(
                 model=self.model,
@@ -107,8 +106,10 @@ class PlanOperator(TransferLearningOperator):
             self.log.info("%s", plan.summary)
             return plan.to_dict()
 
-    def check_sources(self, spec: PullSpec) -> None:
+    def check_sources(self, spec: PullSpec | None) -> None:
         """Look for one file of each source, before a task starts that needs them."""
+        if spec is None or not self.look_for_sources:
+            return
         renew = ModelStoreHook(self.store_conn_id).source_client
         client = renew() if any(uri.startswith("s3://") for uri in spec.sources()) else None
         check_sources(spec, local=executors_are_local(), s3_client=client, renew=renew)
