@@ -31,6 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BUCKET = "transfer-learning"
 ROOT = f"s3://{BUCKET}/store"
 MODEL = "bbc-headlines"
+"""The model of the shipped recipes."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "headlines": {},
     # 1,600 articles of 256 tokens take minutes an epoch on two cores, so only the head is trained.
@@ -50,6 +51,11 @@ class Stage:
     home: AirflowHome
     api: AirflowApi
     processes: Processes
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return f"bbc-{self.text}"
 
     @property
     def prefix(self) -> str:
@@ -119,7 +125,8 @@ def perform(folder: Path, processes: Processes, arguments: argparse.Namespace) -
     corpus = write_corpus(folder / "corpus", arguments.text)
     with SeaweedFS(folder / "s3", buckets=(BUCKET,)) as s3:
         processes.note(s3.pid)
-        home = AirflowHome(folder / "airflow", REPOSITORY / "dags", processes, connections(s3))
+        dags = recipes(folder / "dags", f"bbc-{arguments.text}")
+        home = AirflowHome(folder / "airflow", dags, processes, connections(s3))
         stage = Stage(folder, arguments.text, corpus, s3, home, home.start(), processes)
         stage.upload(1)
         stage.api.create_pool("gpu", slots=1)
@@ -130,6 +137,16 @@ def perform(folder: Path, processes: Processes, arguments: argparse.Namespace) -
         if arguments.keep or arguments.serve:
             keep_up(stage)
     return 0
+
+
+def recipes(folder: Path, model: str) -> Path:
+    """Return the folder of the shipped recipes, or ``folder`` with copies for another model: names are constants of a DAG."""
+    if model == MODEL:
+        return REPOSITORY / "dags"
+    folder.mkdir()
+    for path in (REPOSITORY / "dags").glob("*.py"):
+        (folder / path.name).write_text(path.read_text(encoding="utf-8").replace(f'"{MODEL}"', f'"{model}"'), encoding="utf-8")
+    return folder
 
 
 def connections(s3: SeaweedFS) -> dict[str, str]:
@@ -165,9 +182,9 @@ def tell(stage: Stage) -> None:
         print(f"Day {day}: {labelled} labelled {stage.text} in s3://{BUCKET}/{stage.prefix}/train/", flush=True)
         stage.upload(day)
         run_id = story.run_to_end(stage.api, stage.conf(), f"day {day}", stage.home.folder / "logs", stage.processes.check)
-        runs.append(report.read_run(stage.api, store, MODEL, run_id))
-    champion = store.aliases.read(MODEL)
-    body = report.summary(ROOT, MODEL, champion.version if champion else None, runs)
+        runs.append(report.read_run(stage.api, store, stage.model, run_id))
+    champion = store.aliases.read(stage.model)
+    body = report.summary(ROOT, stage.model, champion.version if champion else None, runs)
     report.write_summary(stage.folder / "summary.json", body)
     print(f"\n{report.table(runs)}\n\n{report.in_words(runs, body['champion'])}")
     print(f"Figures: {stage.folder / 'summary.json'}", flush=True)
