@@ -57,7 +57,6 @@ NOT_BUILT = {
     1: "2 more tasks are not built yet",
     23: "not built yet",
     24: "not built yet",
-    26: "not built yet",
     27: "images and archives are not built yet",
 }
 """What does not exist yet; a promise without any test is shown as this alone."""

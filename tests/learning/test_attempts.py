@@ -7,7 +7,7 @@ import time
 import pytest
 
 from learning.store.test_checkpoints import checkpoint
-from transfer_learning.attempts import Attempt
+from transfer_learning.attempts import Attempt, PartUploads
 from transfer_learning.errors import OutcomeUnknown, Stopped, StoreUnreachable
 from transfer_learning.jobs import StopFlag
 from transfer_learning.store import documents
@@ -131,6 +131,55 @@ def test_a_task_that_is_stopped_while_it_waits_says_so():
         Attempt(objects, "f00d", owner="second", stop=stop, term=2),
     ):
         pass
+
+
+def part(folder, name):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(name)
+
+
+def test_finished_parts_go_up_once_while_the_child_runs(tmp_path):
+    uploaded = []
+    with PartUploads(tmp_path, uploaded.append, StopFlag()) as uploads:
+        part(tmp_path, "part-1.parquet")
+        part(tmp_path, ".half.part")
+        uploads.notice()
+        wait_until(lambda: uploaded)
+        part(tmp_path, "part-2.parquet")
+        uploads.notice()
+
+    assert [path.name for path in uploaded] == ["part-1.parquet", "part-2.parquet"]
+
+
+def test_a_part_that_cannot_be_uploaded_stops_neither_the_child_nor_the_others(tmp_path, caplog):
+    uploaded = []
+
+    def put(path):
+        if path.name == "part-1.parquet":
+            raise StoreUnreachable("no answer")
+        uploaded.append(path.name)
+
+    for name in ("part-1.parquet", "part-2.parquet"):
+        part(tmp_path, name)
+    with PartUploads(tmp_path, put, StopFlag()) as uploads:
+        uploads.notice()
+
+    assert uploaded == ["part-2.parquet"]
+    assert caplog.messages == ["part-1.parquet could not be stored yet (no answer); the extraction goes on"]
+
+
+def test_after_a_stop_nobody_waits_for_slow_uploads(tmp_path, monkeypatch):
+    monkeypatch.setattr("transfer_learning.attempts.DRAIN_SECONDS", 0.1)
+    go, stop, uploaded = threading.Event(), StopFlag(), []
+    part(tmp_path, "part-1.parquet")
+
+    with PartUploads(tmp_path, lambda path: go.wait(60) and uploaded.append(path), stop) as uploads:
+        uploads.notice()
+        stop.set()
+
+    assert uploaded == []
+    go.set()
+    wait_until(lambda: uploaded)
 
 
 class Slow(MemoryObjectStore):

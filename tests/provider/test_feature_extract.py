@@ -1,64 +1,17 @@
 """Features in the store: each row computed once, whatever run, dataset or shard it came with, and whatever befell the try before."""
 
-import json
 import shutil
-import tempfile
 import threading
-from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_env import REPOSITORY
 from airflow_task import Task
-from airflow_transfer_learning.operators import FeatureExtractOperator, PullDatasetOperator
 from airflow_transfer_learning.operators.base import jobs
-from tiny_pipeline import headlines, write_base, write_csv
+from feature_workplace import EXACT, ROLES, ROWS, Workplace
+from tiny_pipeline import headlines, write_base
 from transfer_learning.errors import BadInput
-from transfer_learning.store import Store
-
-ROLES = {"text": "headline", "label": "topic", "id": "id"}
-EXACT = {"precision": "fp32"}
-ROWS = headlines(60, seed=1)
-
-
-class Workplace:
-    """A base, a store behind the default connection, a cache, and what the children of the extractions told."""
-
-    def __init__(self, folder, setenv, base):
-        self.folder, self.base, self.told = folder, base, []
-        root = (folder / "store").as_uri()
-        connection = {"conn_type": "transfer_learning", "extra": {"root": root}}
-        setenv("AIRFLOW_CONN_TRANSFER_LEARNING_DEFAULT", json.dumps(connection))
-        setenv("AIRFLOW__TRANSFER_LEARNING__CACHE_FOLDER", str(folder / "cache"))
-        self.store = Store.open(root)
-
-    def pull(self, rows, name="news"):
-        source = write_csv(self.folder / f"{name}.csv", rows)
-        spec = {"name": name, "source": source, "task": ROLES, "split": {"small_classes": "exempt"}}
-        return Task().run(PullDatasetOperator(task_id="pull", spec=spec))[0]
-
-    def operator(self, dataset, **options):
-        complete = {"task_id": "extract", "spec": EXACT, "dataset": dataset, "base": self.base}
-        return FeatureExtractOperator(**complete | options)
-
-    def extract(self, dataset, task=None, **options):
-        return (task or Task()).run(self.operator(dataset, **options))[0]
-
-    def features(self, *refs):
-        """Return the features by input hash, as a training would get them."""
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
-        for ref in refs:
-            self.store.features.fetch(ref["digest"], destination=folder)
-        tables = [pq.read_table(path, partitioning=None) for path in folder.iterdir()]
-        return {key: tuple(row) for t in tables for key, row in zip(*(c.to_pylist() for c in t.columns), strict=True)}
-
-    def keys(self, kind):
-        return [info.key for info in self.store.objects.list("features/cache/") if info.key.split("/")[-1].startswith(kind)]
-
-    def computed(self):
-        return [metrics["computed"] for metrics in self.told]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_env import REPOSITORY
 from airflow_transfer_learning.operators import PlanOperator
 from transfer_learning.refs import PlanRef
-from transfer_learning.specs import EvaluateSpec, FineTuneSpec, PullSpec, TaskSpec
+from transfer_learning.specs import EvaluateSpec, FeatureSpec, FineTuneSpec, PullSpec, TaskSpec
 
 NEWS = f"{REPOSITORY}/include/samples/*.csv"
 PULL = PullSpec(name="news", source=NEWS, task=TaskSpec(text="headline", label="topic"))
@@ -137,6 +137,33 @@ def test_a_live_model_is_pinned_with_its_generation(task, store, plan, published
 )
 def test_wrong_settings_end_here_in_one_line(task, store, plan, overrides, line):
     assert line in refused(task, plan(overrides=overrides))
+
+
+@pytest.mark.parametrize(
+    ("features", "overrides", "line"),
+    [
+        ({}, {"fine_tune": {"strategy": "full"}}, "BAD_SETTING features belong to strategy 'linear_probe'"),
+        ({"layers": [1, 2]}, {}, "WRONG_FEATURES a linear probe sees one layer"),
+        ({}, {"features": {"pooling": "cls"}, "fine_tune": {"pooling": "mean"}}, "WRONG_FEATURES FineTuneSpec.pooling is 'mean'"),
+        (
+            {"task": {"text": "headlines", "label": "topic"}},
+            {},
+            "FeatureSpec names a column that the dataset does not keep; did you",
+        ),
+        ({}, {"features": {"poling": "cls"}}, "UNKNOWN_SETTING FeatureSpec has no setting 'poling'; did you mean 'pooling'"),
+    ],
+)
+def test_features_that_the_training_could_not_take_end_here_in_one_line(task, store, plan, features, overrides, line):
+    assert line in refused(task, plan(features=features, fine_tune=FineTuneSpec(strategy="linear_probe"), overrides=overrides))
+
+
+def test_a_plan_with_features_hands_their_settings_on_and_tells_of_them(task, store, plan):
+    options = {"features": FeatureSpec(splits=("train",)), "fine_tune": FineTuneSpec(strategy="linear_probe")}
+
+    result, _ = task.run(plan(**options, overrides={"features": {"pooling": "cls", "max_length": None}}))
+
+    assert result["overrides"] == {"features": {"pooling": "cls"}}
+    assert "Extract cls features of layer -1 for train, for rows that have none yet." in result["summary"]
 
 
 def test_settings_for_a_stage_that_the_plan_does_not_know_are_refused(task, store, plan):

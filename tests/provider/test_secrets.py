@@ -13,6 +13,7 @@ from airflow_task import Task
 from airflow_transfer_learning.hooks import sql
 from airflow_transfer_learning.operators import (
     EvaluateOperator,
+    FeatureExtractOperator,
     FineTuneOperator,
     PlanOperator,
     PromoteOperator,
@@ -51,6 +52,7 @@ def operators(base, source, dataset=DATASET, model=MODEL, verdict=VERDICT):
     return {
         "plan": PlanOperator(task_id="plan", model="news", base=base, pull=spec),
         "pull": PullDatasetOperator(task_id="pull", spec=spec),
+        "extract": FeatureExtractOperator(task_id="extract", spec={}, dataset=dataset, base=base),
         "train": FineTuneOperator(task_id="train", spec=QUICK, dataset=dataset, model="news", base=base),
         "evaluate": EvaluateOperator(task_id="evaluate", spec={}, candidate=model, dataset=dataset),
         "promote": PromoteOperator(task_id="promote", verdict=verdict, override_reason="a test"),
@@ -83,7 +85,7 @@ def test_a_whole_run_leaves_the_keys_nowhere(connect, kept, seaweedfs, s3, tmp_p
     s3.upload_file(str(tmp_path / "news.csv"), "tests", "raw/n.csv")
     base, task, told = write_base(tmp_path / "base"), Task(), {}
 
-    for name in ("plan", "pull", "train", "evaluate", "promote"):
+    for name in ("plan", "pull", "extract", "train", "evaluate", "promote"):
         given = {
             role: told[step] for role, step in (("dataset", "pull"), ("model", "train"), ("verdict", "evaluate")) if step in told
         }
@@ -104,7 +106,7 @@ def test_a_whole_run_leaves_the_keys_nowhere(connect, kept, seaweedfs, s3, tmp_p
 
 @pytest.mark.promise(25)
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["plan", "pull", "train", "evaluate", "promote"])
+@pytest.mark.parametrize("name", ["plan", "pull", "extract", "train", "evaluate", "promote"])
 @pytest.mark.parametrize("wrong", ["login", "password"])
 def test_wrong_credentials_are_one_line_without_the_key_in_every_operator(
     connect, seaweedfs, tmp_path, caplog, capfd, name, wrong

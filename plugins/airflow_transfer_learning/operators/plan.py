@@ -14,17 +14,23 @@ from airflow_transfer_learning.operators.base import (
     without_none,
 )
 from airflow_transfer_learning.operators.plan_summary import summarise
+from airflow_transfer_learning.operators.stored_features import merged
 from airflow_transfer_learning.settings import executors_are_local
 from transfer_learning.errors import BadInput, nearest
 from transfer_learning.refs import PlanRef
 from transfer_learning.settings import Settings
 from transfer_learning.sources import check_sources
-from transfer_learning.specs import EvaluateSpec, FineTuneSpec, PullSpec, check_name
+from transfer_learning.specs import EvaluateSpec, FeatureSpec, FineTuneSpec, PullSpec, check_name
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-SPECS: dict[str, type[Settings]] = {"pull": PullSpec, "fine_tune": FineTuneSpec, "evaluate": EvaluateSpec}
+SPECS: dict[str, type[Settings]] = {
+    "pull": PullSpec,
+    "features": FeatureSpec,
+    "fine_tune": FineTuneSpec,
+    "evaluate": EvaluateSpec,
+}
 
 
 class PlanOperator(TransferLearningOperator):
@@ -34,6 +40,7 @@ class PlanOperator(TransferLearningOperator):
         model: name of the model in the store.
         base: URI of the base model, such as ``hf://org/name@revision`` or ``model://name@champion``.
         pull: settings of the run's ``PullDatasetOperator``.
+        features: settings of its ``FeatureExtractOperator``, whose features its ``FineTuneOperator`` takes.
         fine_tune: settings of its ``FineTuneOperator``.
         evaluate: settings of its ``EvaluateOperator``.
         overrides: what the run's form may change, by stage: ``{"fine_tune": {"epochs": "{{ params.epochs }}"}}``. It is merged
@@ -63,6 +70,7 @@ class PlanOperator(TransferLearningOperator):
         model: str,
         base: str,
         pull: PullSpec | dict[str, Any] | None = None,
+        features: FeatureSpec | dict[str, Any] | None = None,
         fine_tune: FineTuneSpec | dict[str, Any] | None = None,
         evaluate: EvaluateSpec | dict[str, Any] | None = None,
         overrides: dict[str, dict[str, Any]] | None = None,
@@ -74,6 +82,7 @@ class PlanOperator(TransferLearningOperator):
         self.model = model
         self.base = base
         self.pull = None if pull is None else checked_at_parse(pull, PullSpec)
+        self.features = None if features is None else checked_at_parse(features, FeatureSpec)
         self.fine_tune = None if fine_tune is None else checked_at_parse(fine_tune, FineTuneSpec)
         self.evaluate = None if evaluate is None else checked_at_parse(evaluate, EvaluateSpec)
         self.overrides = overrides
@@ -158,7 +167,8 @@ def check_together(specs: Mapping[str, Any], alias: str) -> None:
     """Check what no spec can see by itself.
 
     Raises:
-        BadInput: a role or slice names a column that the dataset does not keep, or the aliases differ.
+        BadInput: a role or slice names a column that the dataset does not keep, the aliases differ, or the training cannot take
+            the features.
     """
     if "evaluate" in specs and specs["evaluate"].alias != alias:
         raise BadInput(
@@ -166,10 +176,12 @@ def check_together(specs: Mapping[str, Any], alias: str) -> None:
             f"EvaluateSpec.alias is {specs['evaluate'].alias!r}, and the plan's alias is {alias!r}",
             "use one alias for both",
         )
+    if "features" in specs and "fine_tune" in specs:
+        merged(specs["fine_tune"], specs["features"])
     if "pull" not in specs:
         return
     kept = (*specs["pull"].task.columns(), *specs["pull"].keep)
-    for stage in ("fine_tune", "evaluate"):
+    for stage in ("features", "fine_tune", "evaluate"):
         task = specs[stage].task if stage in specs else None
         slices = getattr(specs.get(stage), "slices", ())
         for column in (*(task.columns() if task else ()), *slices):
