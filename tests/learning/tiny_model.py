@@ -18,7 +18,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from transfer_learning.blocks.data.hashing import fixed_binary, input_hash
+from transfer_learning.blocks.data.hashing import content_key, fixed_binary, input_hash
 
 TOPICS = {
     "sport": ("goal", "match", "team", "cup"),
@@ -93,11 +93,11 @@ def write_rows(
             "label": pa.array([label for _, label in mine], type=labels),
             "_row_key": keys("row", mine),
             "_row_hash": keys("hash", mine),
-            "_content_key": keys("content", mine),
         }
         if pairs:
             columns["second"] = pa.array([f"{text.split()[0]} says" for text, _ in mine])
         columns["_input_hash"] = fixed_binary(input_hash(columns["text"], columns.get("second")))
+        columns["_content_key"] = fixed_binary(content_key(columns["text"], columns.get("second")))
         pq.write_table(pa.table(columns), folder / f"{part:02d}.parquet")
     return folder
 

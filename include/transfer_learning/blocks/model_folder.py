@@ -110,8 +110,12 @@ def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], frozen: set
 
 
 def write_ledger(path: Path, parts: Sequence[Rows]) -> None:
-    """Write the keys of every row that the model was trained or selected on."""
-    keys = sorted({pair for rows in parts for pair in zip(rows.row_keys, rows.content_keys, strict=True)})
+    """Write the keys of every row that the model was trained or selected on.
+
+    A row stands there a second time where the model read other texts of it than the dataset goes by.
+    """
+    read = [(rows.row_keys, contents) for rows in parts for contents in (rows.content_keys, rows.input_keys())]
+    keys = sorted({pair for row_keys, contents in read for pair in zip(row_keys, contents, strict=True)})
     binary = pa.binary(32)
     columns = [pa.array([pair[place] for pair in keys], type=binary) for place in (0, 1)]
     pq.write_table(pa.table(columns, names=["row_key", "content_key"]), path)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transfer_learning.blocks.data.hashing import Hashes, from_fixed_binary
+from transfer_learning.blocks.data.hashing import Hashes, content_key, fixed_binary, from_fixed_binary
 from transfer_learning.errors import BadInput, nearest
 from transfer_learning.specs import TaskSpec
 
@@ -43,6 +43,11 @@ class Rows:
     def label_names(self) -> list[str]:
         """The distinct labels by name, in their own order."""
         return [str(value) for value in self.label_values]
+
+    def input_keys(self) -> list[bytes]:
+        """Return the content keys of the texts as they were read: the dataset's own, unless a task names other text columns."""
+        pairs = None if self.pairs is None else pa.array(self.pairs, pa.string())
+        return list(fixed_binary(content_key(pa.array(self.texts, pa.string()), pairs)).to_pylist())
 
 
 def read_rows(

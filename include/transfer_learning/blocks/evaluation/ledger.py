@@ -38,7 +38,9 @@ class Dropped:
 
 
 def drop_known(rows: Rows, candidate: Sequence[Path], champion: Sequence[Path]) -> tuple[Rows, Dropped]:
-    """Return the test rows whose row key and content key stand in neither ledger, and how many were dropped.
+    """Return the test rows whose row key and content keys stand in neither ledger, and how many were dropped.
+
+    A row has two content keys where the models read other texts of it than the dataset goes by.
 
     Args:
         rows: the test rows.
@@ -83,12 +85,14 @@ def select(rows: Rows, places: NDArray[np.int64]) -> Rows:
 def _known(rows: Rows, folders: Sequence[Path]) -> NDArray[np.bool_]:
     """Return for each row whether one of its keys stands in the ledgers of ``folders``."""
     found = np.zeros(len(rows), dtype=bool)
+    ours = {"row_key": [rows.row_keys], "content_key": [rows.content_keys, rows.input_keys()]}
     for path in sorted(path for folder in folders for path in folder.glob("*.parquet")):
         try:
             ledger = pq.read_table(path, columns=list(KEYS))
-            for name, keys in zip(KEYS, (rows.row_keys, rows.content_keys), strict=True):
+            for name in KEYS:
                 values = ledger[name].combine_chunks().cast(pa.binary())
-                found |= pc.is_in(pa.array(keys, pa.binary()), value_set=values).to_numpy(zero_copy_only=False)
+                for keys in ours[name]:
+                    found |= pc.is_in(pa.array(keys, pa.binary()), value_set=values).to_numpy(zero_copy_only=False)
         except (pa.ArrowException, OSError, KeyError) as error:
             raise BadInput("BAD_LEDGER", f"cannot be read: {error}", "publish the version again", file=path) from None
     return found

@@ -1,5 +1,6 @@
 """Test rows that a model was trained on do not judge it."""
 
+import dataclasses
 import hashlib
 
 import pyarrow as pa
@@ -7,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from transfer_learning.blocks.evaluation.ledger import Dropped, drop_known
+from transfer_learning.blocks.model_folder import write_ledger
 from transfer_learning.blocks.rows import Rows
 from transfer_learning.errors import BadInput
 
@@ -62,6 +64,18 @@ def test_the_ledgers_of_parents_count_too(tmp_path):
     _, dropped = drop_known(rows(), [tmp_path / "candidate"], [])
 
     assert dropped == Dropped(2, 2, 0)
+
+
+def test_a_text_that_was_trained_on_is_known_where_the_dataset_goes_by_another_column(tmp_path):
+    others = [key(f"elsewhere {n}") for n in range(2)]
+    trained = dataclasses.replace(
+        rows(2), texts=["TEXT  0", "text 4"], pairs=["pair 0", "pair 4"], row_keys=others, content_keys=others
+    )
+    write_ledger(tmp_path / "own.parquet", [trained])
+
+    kept, _ = drop_known(rows(), [tmp_path], [])
+
+    assert kept.texts == ["text 1", "text 2", "text 3", "text 5"]
 
 
 def test_without_ledgers_every_row_stays(tmp_path):
