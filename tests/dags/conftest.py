@@ -45,7 +45,8 @@ def triggered_by(extras: Sequence[dict[str, Any]]) -> Iterator[None]:
     def add_events(session: Session, *_: object) -> None:
         for run in [new for new in session.new if isinstance(new, DagRun)]:
             with session.no_autoflush:
-                asset = session.scalars(select(AssetModel)).one()
+                of_dag = select(AssetModel).where(AssetModel.scheduled_dags.any(dag_id=run.dag_id))
+                asset = session.scalars(of_dag).one() if extras else None
             run.consumed_asset_events.extend(AssetEvent(asset_id=asset.id, extra=extra) for extra in extras)
 
     event.listen(Session, "before_flush", add_events)
