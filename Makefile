@@ -38,7 +38,7 @@ test-live: $(STAMP) ## The tests on real Airflow processes, about 9 minutes: the
 
 test-full: $(STAMP) ## The promises at full size, under 3 hours; run again, it goes on where it stopped. FRESH=1 starts over.
 	@$(if $(FRESH),rm -rf .promises)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --promises .promises -m "(full or promise) and not sample and not live and not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --promises=.promises -m "(full or promise) and not sample and not live and not gpu"
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts.
 	@$(BIN)/ruff check $(OURS)

@@ -1,7 +1,7 @@
 """The promises of this project, and the table of what was held at full size.
 
 A test of a promise carries ``@pytest.mark.promise(number)`` and tells its figure to the fixture ``held``; ``sizes`` gives one test
-body a small size for every day and the full one. With ``--promises FOLDER`` what passes is remembered there, is not run again
+body a small size for every day and the full one. With ``--promises=FOLDER`` what passes is remembered there, is not run again
 until its source changes, and ends as a table on the screen and in the README.
 """
 

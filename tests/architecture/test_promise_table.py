@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ def project(tmp_path: Path) -> Path:
 
 def run(project: Path, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--promises", ".promises", "-m", "not sample", *options],
+        [sys.executable, "-m", "pytest", "-q", "--promises=.promises", "-m", "not sample", *options],
         cwd=project,
         env=os.environ | {"PYTHONPATH": str(TESTS)},
         capture_output=True,
@@ -74,6 +75,18 @@ def row(project: Path, number: int) -> str:
 
 def ran(project: Path) -> list[str]:
     return (project / "ran").read_text().split()
+
+
+def test_the_make_target_is_understood() -> None:
+    printed = subprocess.run(["make", "-n", "test-full"], cwd=TESTS.parent, capture_output=True, text=True, check=True).stdout
+    program, *arguments = shlex.split(printed.splitlines()[-1].removeprefix("OMP_NUM_THREADS=1 "))
+
+    done = subprocess.run(
+        [sys.executable, *arguments, "--markers"], cwd=TESTS.parent, capture_output=True, text=True, check=False
+    )
+
+    assert program == ".venv/bin/python"
+    assert "@pytest.mark.promise(number)" in done.stdout, done.stderr
 
 
 def test_the_readme_gets_the_figures_and_nothing_is_hidden(project: Path) -> None:
