@@ -107,6 +107,7 @@ class Ledger:
         self._config, self._path, self._root = config, path, config.rootpath
         self._keys: dict[str, str] = {}
         self._missing: collections.Counter[int] = collections.Counter()
+        self._last: Result | None = None
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         results = [Result(**json.loads(line)) for line in lines]
         self._results = {result.test: result for result in results if result.key == self._key(result.test)}
@@ -125,7 +126,12 @@ class Ledger:
         if report.when == "call" or (report.when == "setup" and not report.passed):
             figures = ", ".join(figure for name, figure in item.user_properties if name == "held")
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            self._add(Result(item.nodeid, number_of(item), figures, report.duration, report.passed, self._key(item.nodeid), now))
+            self._last = Result(
+                item.nodeid, number_of(item), figures, report.duration, report.passed, self._key(item.nodeid), now
+            )
+        if report.when == "teardown" and self._last is not None:  # before, a test may have left no room to write
+            self._add(dataclasses.replace(self._last, passed=self._last.passed and report.passed))
+            self._last = None
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         rows = [self._row(number) for number in PROMISES]

@@ -16,9 +16,17 @@ TESTS = Path(__file__).parents[1]
 HELPER = "LIMIT = 1\n"
 SUITE = """
 import pathlib
+import resource
 import pytest
 from promises import sizes
 from helper import LIMIT
+
+@pytest.fixture
+def full_disk():
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 @pytest.mark.promise(3)
 @pytest.mark.parametrize("count", sizes(1, 50))
@@ -27,7 +35,7 @@ def test_order(count, held):
     held(f"{count} resume points")
 
 @pytest.mark.promise(4)
-def test_torn():
+def test_torn(full_disk):
     assert LIMIT == 1
 
 @pytest.mark.promise(4)
@@ -77,9 +85,10 @@ def ran(project: Path) -> list[str]:
     return (project / "ran").read_text().split()
 
 
-def test_the_make_target_is_understood() -> None:
+def test_the_make_target_is_understood_also_when_it_goes_on(tmp_path: Path) -> None:
     printed = subprocess.run(["make", "-n", "test-full"], cwd=TESTS.parent, capture_output=True, text=True, check=True).stdout
-    program, *arguments = shlex.split(printed.splitlines()[-1].removeprefix("OMP_NUM_THREADS=1 "))
+    line = printed.splitlines()[-1].removeprefix("OMP_NUM_THREADS=1 ")
+    program, *arguments = shlex.split(line.replace(".promises", str(tmp_path)))  # a folder that is there
 
     done = subprocess.run(
         [sys.executable, *arguments, "--markers"], cwd=TESTS.parent, capture_output=True, text=True, check=False
