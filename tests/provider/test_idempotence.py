@@ -22,6 +22,7 @@ from airflow_task import RUN_AFTER, Task
 from airflow_transfer_learning.assets import model_asset
 from airflow_transfer_learning.operators import (
     EvaluateOperator,
+    FeatureExtractOperator,
     FineTuneOperator,
     PlanOperator,
     PromoteOperator,
@@ -38,8 +39,8 @@ LEASE_SECONDS = 3
 """How long a retry waits for a killed try."""
 TRIES = 5
 NIGHT = ("plan", "pull", "fine_tune", "evaluate", "promote")
-RESET, FORCED = "pull_and_reset_the_split", "fine_tune_by_force"
-OPERATORS = (*NIGHT, RESET, FORCED)
+RESET, EXTRACT, FORCED = "pull_and_reset_the_split", "feature_extract", "fine_tune_by_force"
+OPERATORS = (*NIGHT, RESET, EXTRACT, FORCED)
 
 OF_THE_MOMENT = {"nonce", "alias_nonce", "created", "written", "at", "until", "seconds", "rows_per_second", "bytes_uploaded"}
 """What no two runs have in common, and nobody decides by."""
@@ -104,6 +105,8 @@ class Nights:
         self.add(RESET, PullDatasetOperator, {"task_id": "pull", "spec": reset, "plan": planned}, aside=True)
         data = self.add("pull", PullDatasetOperator, {"task_id": "pull", "spec": pull, "plan": planned})
         train |= {"plan": planned, "dataset": data}
+        extract = {"task_id": "extract", "spec": {"precision": "fp32"}, "plan": planned, "dataset": data}
+        self.add(EXTRACT, FeatureExtractOperator, extract, aside=True)
         model = self.add("fine_tune", FineTuneOperator, train)
         self.add(FORCED, FineTuneOperator, train | {"task_id": "again", "force": True}, aside=True)
         judge = {"task_id": "evaluate", "spec": {"gate": {"margin": 0.9}}, "plan": planned, "candidate": model, "dataset": data}

@@ -21,7 +21,7 @@ from transfer_learning.errors import BadInput, ObjectMissing
 from transfer_learning.hashes import in_shard, sha256_of
 from transfer_learning.store import documents, layout
 from transfer_learning.store.cache import Cache
-from transfer_learning.store.files import DOWNLOADS
+from transfer_learning.store.files import DOWNLOADS, whole_file
 from transfer_learning.store.object_store import ObjectStore
 
 THREADS = 4
@@ -201,12 +201,10 @@ class FeatureStore:
             if cache is not None:
                 cache.fetch(sha256, receive, link=target)
             else:
-                receive(target)
+                with whole_file(target) as temporary:
+                    receive(temporary)
         except ObjectMissing:
             raise _Damaged("it is missing") from None
-        except _Damaged:
-            target.unlink(missing_ok=True)
-            raise
 
     def _mark(self, key: str, name: str, what: str) -> None:
         """Say what is wrong, and have the part left out from now on."""

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from learning.store.faults import DyingObjectStore, FaultyObjectStore, Killed
-from transfer_learning.errors import BadInput
+from transfer_learning.errors import BadInput, StoreUnreachable
 from transfer_learning.store.cache import Cache
 from transfer_learning.store.features import FeatureStore, Hashes, read_hashes
 from transfer_learning.store.garbage import collect
@@ -202,6 +202,31 @@ def test_bytes_that_change_once_on_their_way_harm_nothing(tmp_path: Path, part: 
 
     assert store.stage(KEY, hashes([1]), tmp_path / "cache") == [path.name]
     assert (tmp_path / "cache" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_download_that_broke_off_leaves_nothing_that_the_next_one_would_take(tmp_path: Path, part: Callable[..., Path]) -> None:
+    class Breaking(MemoryObjectStore):
+        """Ends the first download half way."""
+
+        whole = False
+
+        def download(self, key: str, path: Path, on_bytes: Any = None) -> None:
+            super().download(key, path, on_bytes)
+            if not self.whole:
+                self.whole = True
+                path.write_bytes(path.read_bytes()[:100])
+                raise StoreUnreachable("reset by peer")
+
+    objects, path = Breaking(), part(1)
+    store = FeatureStore(objects)
+    store.put_part(KEY, path)
+    store.publish(SET, manifest(path))
+    with pytest.raises(StoreUnreachable):
+        store.fetch(SET, destination=tmp_path / "features")
+
+    folder = store.fetch(SET, destination=tmp_path / "features")
+
+    assert {found.name: found.read_bytes() for found in folder.iterdir()} == {path.name: path.read_bytes()}
 
 
 def test_what_the_cache_holds_is_not_downloaded_again(objects: ObjectStore, tmp_path: Path, part: Callable[..., Path]) -> None:
