@@ -9,7 +9,7 @@ OURS := plugins include dags tests
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help venv demo airflow test test-live test-full lint format clean
+.PHONY: help venv demo airflow test test-live test-full bench bench-small lint format clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -40,6 +40,21 @@ test-full: $(STAMP) ## The promises at full size, under 3 hours; run again, it g
 	@$(if $(FRESH),rm -rf .promises)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --promises=.promises -m "(full or promise) and not sample and not live and not gpu"
 
+PEERS := .venv-bench/.installed
+
+$(PEERS): docker/constraints-bench.txt
+	@echo "Building .venv-bench, the peers' environment, from $<"
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/pip install -qq torch -c $<
+	@.venv-bench/bin/pip install -qq transformers accelerate datasets sentence-transformers setfit -c $<
+	@touch $@
+
+bench: $(STAMP) $(PEERS) ## Compare speed and quality with Trainer, SentenceTransformer and SetFit; takes hours.
+	@cd tests && ../$(BIN)/python -m benchmarks --peer-python ../.venv-bench/bin/python
+
+bench-small: $(STAMP) $(PEERS) ## The ten-minute part of it.
+	@cd tests && ../$(BIN)/python -m benchmarks --peer-python ../.venv-bench/bin/python --small
+
 lint: $(STAMP) ## ruff, mypy --strict, import contracts.
 	@$(BIN)/ruff check $(OURS)
 	@$(BIN)/ruff format --check $(OURS)
@@ -51,5 +66,5 @@ format: $(STAMP) ## Format the code.
 	@$(BIN)/ruff format $(OURS)
 
 clean: ## Remove everything that was built: .venv, .demo, caches.
-	rm -rf .venv .demo .airflow .promises .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .venv-bench .demo .airflow .promises .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
 	find $(OURS) -name __pycache__ -type d -prune -exec rm -rf {} +

