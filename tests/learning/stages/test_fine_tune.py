@@ -159,6 +159,7 @@ def test_nothing_about_this_machine_is_published(job: Job) -> None:
         assert not {"name_or_path", "_name_or_path", "is_local", "local_files_only"} & set(values)
 
 
+@pytest.mark.promise(27)
 @pytest.mark.parametrize(
     ("rows", "labels", "code"),
     [

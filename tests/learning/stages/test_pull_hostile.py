@@ -14,6 +14,8 @@ import pytest
 from learning.pulling import make_spec
 from transfer_learning.sources import stage_sources
 
+pytestmark = pytest.mark.promise(27)
+
 Harm = Callable[[Path], Path]
 MEMORY_MB = 1_024
 

@@ -14,6 +14,8 @@ from s3transfer.exceptions import RetriesExceededError
 from transfer_learning.errors import BadInput, ObjectMissing, OutcomeUnknown, PreconditionFailed, StoreUnreachable
 from transfer_learning.store.s3_errors import explain, is_weather
 
+pytestmark = pytest.mark.promise(27)
+
 KEY_ID = "AKIACANARY"
 URL = "http://127.0.0.1:8333"
 REFUSED = boto.EndpointConnectionError(endpoint_url=URL, error="refused")

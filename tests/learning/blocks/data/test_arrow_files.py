@@ -11,6 +11,8 @@ from transfer_learning.blocks.data.readers import batches, header
 from transfer_learning.blocks.data.source_file import Reading, SourceFile
 from transfer_learning.errors import BadInput
 
+pytestmark = pytest.mark.promise(27)
+
 
 def parquet(path: Path, rows: int = 100, **columns) -> Path:
     table = {"id": list(range(rows)), "text": [f"text {i}" for i in range(rows)], "label": ["a", "b"] * (rows // 2)}

@@ -7,6 +7,8 @@ import pytest
 
 from learning.reading import refusal, rows_of, written
 
+pytestmark = pytest.mark.promise(27)
+
 
 class TestCsv:
     def test_every_cell_is_text_and_columns_are_found_by_name(self, tmp_path):

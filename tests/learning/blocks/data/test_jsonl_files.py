@@ -9,6 +9,8 @@ from learning.reading import COLUMNS, refusal, rows_of, written
 from transfer_learning.blocks.data.readers import header
 from transfer_learning.blocks.data.source_file import Reading, SourceFile
 
+pytestmark = pytest.mark.promise(27)
+
 
 class TestJsonLines:
     def test_types_are_kept_and_absent_keys_are_null(self, tmp_path):

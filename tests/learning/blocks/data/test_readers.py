@@ -11,6 +11,8 @@ from transfer_learning.blocks.data.readers import batches, header, staged_files
 from transfer_learning.blocks.data.source_file import Reading, SourceFile
 from transfer_learning.errors import BadInput
 
+pytestmark = pytest.mark.promise(27)
+
 
 class TestClassFolders:
     def folder(self, root: Path, texts: dict[str, bytes]) -> SourceFile:
