@@ -139,7 +139,8 @@ class Ledger:
         for row in rows:
             terminalreporter.write_line(" | ".join(row))
         readme = self._root / "README.md"
-        if not self._config.option.keyword and self._config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        option, source = self._config.option, self._config.args_source
+        if not (option.keyword or option.deselect) and source is pytest.Config.ArgsSource.TESTPATHS:
             text = readme.read_text(encoding="utf-8")
             table = "\n".join([self._caption(), "", *markdown(rows)])
             readme.write_text(re.sub(f"(?s){BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table}\n{END}", text), encoding="utf-8")

@@ -148,9 +148,10 @@ def test_an_interrupted_run_says_so_and_the_next_one_does_the_rest(project: Path
     assert ran(project) == ["50"]
 
 
-def test_a_part_of_the_tests_leaves_the_readme_alone(project: Path) -> None:
+@pytest.mark.parametrize("part", [["-k", "order"], ["--deselect", "tests/test_suite.py::test_torn"], ["tests/test_suite.py"]])
+def test_a_part_of_the_tests_leaves_the_readme_alone(project: Path, part: list[str]) -> None:
     before = (project / "README.md").read_text()
 
-    run(project, "-k", "order")
+    run(project, *part)
 
     assert (project / "README.md").read_text() == before
