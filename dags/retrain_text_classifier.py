@@ -64,6 +64,18 @@ PARAMS = {
         },
         section="Training",
     ),
+    "init_from": Param(
+        "base",
+        type="string",
+        enum=["base", "champion", "latest"],
+        values_display={
+            "base": "From the base model, on all rows (does not drift)",
+            "champion": "From the live version",
+            "latest": "From the newest version",
+        },
+        title="Where training starts",
+        section="Training",
+    ),
     "unfreeze_blocks": Param(
         None,
         type=["null", "integer"],
@@ -128,6 +140,7 @@ FORM = {
     },
     "fine_tune": {
         "strategy": "{{ params.strategy }}",
+        "init_from": "{{ params.init_from }}",
         "unfreeze_blocks": "{{ params.unfreeze_blocks }}",
         "epochs": "{{ params.epochs }}",
         "backbone_lr": "{{ params.backbone_lr }}",

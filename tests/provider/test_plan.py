@@ -120,6 +120,27 @@ def test_a_live_model_is_pinned_with_its_generation(task, store, plan, published
     assert "Compare with champion version 1 (generation 1)" in result["summary"]
 
 
+@pytest.mark.parametrize(("start", "base"), [("champion", "model://news@1"), ("latest", "model://news@2")])
+def test_training_may_start_from_the_models_own_live_or_newest_version(task, store, plan, published, start, base):
+    first = published("news")
+    published("news")
+    store.aliases.promote(
+        "news", first, promote_id="p", actor="ada", reason="first", expected_generation=None, as_of="2026-02-01T00:00:00+00:00"
+    )
+
+    result, _ = task.run(plan(fine_tune={"init_from": start}))
+
+    assert result["base"] == base
+    assert f"from {base}" in result["summary"]
+
+
+@pytest.mark.parametrize("start", ["champion", "latest"])
+def test_a_first_run_starts_from_the_base_whatever_was_asked(task, plan, start):
+    result, _ = task.run(plan(fine_tune={"init_from": start}))
+
+    assert not result["base"].startswith("model://")
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [

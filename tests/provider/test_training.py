@@ -100,6 +100,18 @@ def test_no_test_row_was_trained_on(pipeline, store, tmp_path):
     assert set(ledger) & set(test) == set()
 
 
+@pytest.mark.parametrize("strategy", ["full", "linear_probe"])
+def test_training_goes_on_from_the_newest_version_whose_ledger_counts_too(pipeline, store, strategy):
+    settings = {"strategy": strategy, "init_from": "latest", "seed": 1}
+    newest = store.models.versions("news")[-1]["version"]
+
+    found, _ = Task().run(pipeline.fine_tune(spec=settings if strategy == "linear_probe" else QUICK | settings))
+
+    manifest = store.models.manifest("news", found["version"])
+    assert manifest["facts"]["base"]["uri"] == f"model://news@{newest}"
+    assert manifest["parents"] == [newest]
+
+
 @pytest.mark.parametrize("run_id", ["run-1", "run-2"])
 def test_the_same_training_again_is_found_and_nothing_runs(pipeline, store, run_id):
     before = everything(store)

@@ -17,6 +17,9 @@ class FineTuneSpec(Settings):
 
     strategy: Literal["full", "linear_probe", "probe_then_fine_tune"] = "full"
     """Every weight; only a new head; or the head first, then head and top blocks."""
+    init_from: Literal["base", "latest", "champion"] = "base"
+    """Where training starts: the base model on all rows, which does not drift, or the model's own newest or live version; the
+    base where there is none yet."""
     task: TaskSpec | None = None
     """Column roles; None takes the dataset's."""
     unfreeze_blocks: int | None = None

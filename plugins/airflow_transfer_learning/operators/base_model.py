@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_transfer_learning.operators.base import SpecOperator
-from transfer_learning.bases import BaseModel
+from transfer_learning.bases import BaseModel, Bases
 from transfer_learning.errors import BadInput
 from transfer_learning.settings import Settings
 from transfer_learning.specs import TaskSpec
@@ -48,7 +48,12 @@ class BaseModelOperator(SpecOperator):
         """Bring the base model onto this machine: the one that the plan pinned, or that the first try resolved."""
         bases = self.open_bases(store)
         uri = self.one_of("base", self.planned().base if self.plan else None)
-        return bases.fetch(uri if self.plan else self.pinned(context, "base", lambda: bases.resolve(uri)), destination)
+        pinned = uri if self.plan else self.pinned(context, "base", lambda: self.resolve_base(bases, uri))
+        return bases.fetch(pinned, destination)
+
+    def resolve_base(self, bases: Bases, uri: str) -> str:
+        """Return the base model with every movable part pinned."""
+        return bases.resolve(uri)
 
     def one_of(self, name: str, planned: str | None) -> str:
         """Return what the plan or the operator names.
@@ -62,6 +67,18 @@ class BaseModelOperator(SpecOperator):
         if (value := planned or own) is None:
             raise BadInput("MISSING_SETTING", f"task {self.task_id} needs {name}", f"pass plan, or {name}")
         return value
+
+
+def starting_point(bases: Bases, uri: str, model: str, init_from: str, alias: str = "champion") -> str:
+    """Return where a training starts, pinned: the base model, or the model's own newest or live version where there is one."""
+    if init_from == "base":
+        return bases.resolve(uri)
+    try:
+        return bases.resolve(f"model://{model}@{alias if init_from == 'champion' else init_from}")
+    except BadInput as error:
+        if error.code not in ("NO_VERSION", "NO_ALIAS"):
+            raise
+    return bases.resolve(uri)
 
 
 def check_inputs(task: TaskSpec, pulled: Mapping[str, Any]) -> None:

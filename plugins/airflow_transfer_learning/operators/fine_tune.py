@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_transfer_learning.operators.base import with_task
-from airflow_transfer_learning.operators.base_model import BaseModelOperator
+from airflow_transfer_learning.operators.base_model import BaseModelOperator, starting_point
 from airflow_transfer_learning.operators.stored_features import Set, check_sets, merged, precisions, read_sets
-from transfer_learning.bases import BaseModel
+from transfer_learning.bases import BaseModel, Bases
 from transfer_learning.errors import HostOutOfMemory
 from transfer_learning.jobs import JobResult, fingerprint
 from transfer_learning.refs import DatasetRef, ModelRef
@@ -128,6 +128,10 @@ class FineTuneOperator(BaseModelOperator):
     def model_name(self) -> str:
         """Return the model's name: the plan's, or the operator's own."""
         return check_name(self.one_of("model", self.planned().model if self.plan else None), "model name")
+
+    def resolve_base(self, bases: Bases, uri: str) -> str:
+        """Return the base model, or the version that the settings start from, pinned."""
+        return starting_point(bases, uri, self.model_name(), self.merged_spec().init_from)
 
     def fetch_rows(self, store: Store, dataset: DatasetRef, destination: Path) -> dict[str, list[Path]]:
         """Bring the snapshot onto this machine; the test rows are not handed on."""

@@ -13,6 +13,7 @@ from airflow_transfer_learning.operators.base import (
     run_time,
     without_none,
 )
+from airflow_transfer_learning.operators.base_model import starting_point
 from airflow_transfer_learning.operators.plan_summary import summarise
 from airflow_transfer_learning.operators.stored_features import merged
 from airflow_transfer_learning.settings import executors_are_local
@@ -103,7 +104,7 @@ class PlanOperator(TransferLearningOperator):
             champion = store.aliases.read(self.model, self.alias)
             plan = PlanRef(
                 model=self.model,
-                base=self.open_bases(store).resolve(self.base),
+                base=starting_point(self.open_bases(store), self.base, self.model, init_from(specs), self.alias),
                 window=fixed_window(specs["pull"], run_time(context)) if "pull" in specs else None,
                 champion=champion.version if champion else None,
                 champion_generation=champion.generation if champion else None,
@@ -135,6 +136,11 @@ class PlanOperator(TransferLearningOperator):
                     "BAD_SETTING", f"overrides hold {stage!r}, and the plan was given no settings for it", f"pass {stage}="
                 )
         return merged
+
+
+def init_from(specs: Mapping[str, Any]) -> str:
+    """Return where the run's training is to start."""
+    return str(specs["fine_tune"].init_from) if "fine_tune" in specs else "base"
 
 
 def by_stage(overrides: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
