@@ -106,7 +106,7 @@ PARAMS = {
         minimum=8,
         maximum=8192,
         section="Training",
-        description="Longest input in tokens. Empty: what the rows need.",
+        description="Longest input in tokens. Empty: what the model can.",
     ),
     "balance_classes": Param(False, type="boolean", section="Training", description="Rare classes weigh more."),
     "seed": Param(0, type="integer", minimum=0, maximum=2**32 - 1, section="Training"),
