@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks import comparisons
 from benchmarks.comparisons import Row
@@ -17,6 +18,8 @@ from benchmarks.corpora import articles, headlines
 from benchmarks.runners import Bench
 
 RESULTS = Path(__file__).with_name("results.json")
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 
 
 def small(bench: Bench) -> list[Callable[[], list[Row]]]:
@@ -59,6 +62,7 @@ def main() -> None:
                 rows.append(row)
                 print(line(row), flush=True)
                 save(given.results, rows)
+    show_in(README, json.loads(given.results.read_text()))
     print(f"{len(rows)} comparisons in {(time.monotonic() - started) / 60:.0f} minutes on {platform.machine()}")
 
 
@@ -70,6 +74,19 @@ def line(row: Row) -> str:
         f"{row.comparison} | {row.corpus} | ours {row.ours:.4g}, peer {row.peer:.4g} | {row.ratio:.3g} "
         f"({low:.3g} to {high:.3g}) | wanted {row.wanted} | {verdict}"
     )
+
+
+def show_in(readme: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace the table in the README."""
+    lines = ["| comparison | corpus | ours | peer | ratio | wanted | |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        low, high = row["interval"]
+        verdict = {True: "holds", False: "**not reached**", None: "reported"}[row["holds"]]
+        figures = f"{row['ours']:.4g} | {row['peer']:.4g} | {row['ratio']:.3g} ({low:.3g} to {high:.3g})"
+        lines.append(f"| {row['comparison']} | {row['corpus']} | {figures} | {row['wanted']} | {verdict} |")
+    text = readme.read_text(encoding="utf-8")
+    head, _, rest = text.partition(BEGIN)
+    readme.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 def save(path: Path, rows: list[Row]) -> None:
