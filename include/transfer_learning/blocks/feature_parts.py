@@ -73,21 +73,18 @@ def lookup(parts: Sequence[Part], wanted: Hashes, width: int) -> torch.Tensor:
     Raises:
         BadInput: rows that no part holds, or features of another width.
     """
-    order = np.argsort(wanted, kind="stable")
-    ranked = wanted[order]
-    found = np.zeros(len(wanted), dtype=bool)
-    features = torch.empty(len(wanted), width)
+    distinct, inverse = np.unique(wanted, return_inverse=True)
+    found = np.zeros(len(distinct), dtype=bool)
+    features = np.empty((len(distinct), width), dtype=np.float32)
     for part in parts:
-        values = _values(part.path, width)
-        first, last = (np.searchsorted(ranked, part.hashes, side=side) for side in ("left", "right"))
-        for place in np.flatnonzero(last > first):
-            rows = order[first[place] : last[place]]
-            features[rows] = torch.from_numpy(values[place].astype(np.float32))
-            found[rows] = True
+        places = np.minimum(np.searchsorted(distinct, part.hashes), len(distinct) - 1)
+        hit = distinct[places] == part.hashes
+        features[places[hit]] = _values(part.path, width)[hit]
+        found[places[hit]] = True
     if not found.all():
-        what = f"{int((~found).sum())} of {len(wanted)} rows have no features in what was given"
+        what = f"{int((~found[inverse]).sum())} of {len(wanted)} rows have no features in what was given"
         raise BadInput("MISSING_FEATURES", what, "extract the features of this very snapshot, all shards of it")
-    return features
+    return torch.from_numpy(features[inverse])
 
 
 class PartWriter:
