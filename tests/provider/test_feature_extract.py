@@ -11,7 +11,8 @@ from airflow_task import Task
 from airflow_transfer_learning.operators.base import jobs
 from feature_workplace import EXACT, ROLES, ROWS, Workplace
 from tiny_pipeline import headlines, write_base
-from transfer_learning.errors import BadInput
+from transfer_learning.errors import BadInput, StoreUnreachable
+from transfer_learning.store.features import FeatureStore
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +237,23 @@ def test_parts_go_up_while_the_child_runs_and_a_stopped_extraction_goes_on(empty
 
     assert 8 <= empty.told[0]["found"] < ref["rows"]
     assert empty.computed() == [ref["rows"] - empty.told[0]["found"]]
+
+
+def test_a_part_whose_upload_failed_goes_up_at_the_end(empty, monkeypatch):
+    data, put_part, failed = empty.pull(ROWS), FeatureStore.put_part, []
+
+    def unlucky(self, key, path):
+        if not failed:
+            failed.append(path.name)
+            raise StoreUnreachable("no answer")
+        return put_part(self, key, path)
+
+    monkeypatch.setattr(FeatureStore, "put_part", unlucky)
+
+    ref = empty.extract(data)
+
+    assert [key.split("/")[-1] for key in empty.keys("part")] == failed
+    assert len(empty.features(ref)) == ref["rows"]
 
 
 @pytest.mark.parametrize("task", [{**ROLES, "text": "id"}, {**ROLES, "text_pair": "id"}])
