@@ -66,6 +66,8 @@ class DatasetStore:
     def reset_rule(self, name: str, rule: Mapping[str, Any], *, reason: str, actor: str) -> dict[str, Any]:
         """Replace the split rule, on record: the old one stays in ``history`` with the reason. Twice is once.
 
+        A reason is recorded also where the rule itself stays, as when only a column's type changed.
+
         Returns:
             The rule that stands.
         """
@@ -73,7 +75,7 @@ class DatasetStore:
         def change(standing: Document | None) -> dict[str, Any] | None:
             if standing is None:
                 return {"rule": rule, "history": []}
-            if standing.body["rule"] == rule:
+            if standing.body["rule"] == rule and any(past["reason"] == reason for past in standing.body["history"]):
                 return None
             at = datetime.now(UTC).isoformat(timespec="seconds")
             past = {"rule": standing.body["rule"], "until": at, "reason": reason, "actor": actor}

@@ -283,6 +283,17 @@ def test_a_reset_of_the_rule_is_recorded_once(fault: str | None) -> None:
     assert DatasetStore(objects).rule("bbc") == changed
 
 
+def test_a_reason_is_recorded_once_also_where_the_rule_stays(objects: ObjectStore) -> None:
+    store = DatasetStore(objects)
+    store.fix_rule("bbc", RULE)
+
+    for _ in range(2):
+        store.reset_rule("bbc", RULE, reason="ids are numbers now", actor="ada")
+
+    assert store.resets("bbc") == ["ids are numbers now"]
+    assert store.rule("bbc") == RULE
+
+
 def test_two_resets_at_the_same_time_are_both_recorded() -> None:
     objects = MemoryObjectStore()
     store = DatasetStore(objects)
