@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from transfer_learning.blocks import freezing, probe, state_cache
-from transfer_learning.blocks.batching import Tokens
+from transfer_learning.blocks.batching import MULTIPLE, Tokens
 from transfer_learning.blocks.checkpoint import Checkpoints, Snapshot
 from transfer_learning.blocks.defaults import Plan
 from transfer_learning.blocks.extraction import arithmetic, batches_of, extract
@@ -286,9 +286,11 @@ class Adaptation:
 
     def _features_of(self, rows: Sequence[int]) -> torch.Tensor:
         """Return what the head sees of some rows, from the stored states where there are any."""
+        # In training a batch may pad to its longest row: what a row gives does depend on the others there.
+        multiple = 1 if torch.is_grad_enabled() and self._device == "cpu" else MULTIPLE
         if self._states is None:
-            return self.classifier.features(self.data.tokens.batch(rows, self._device))
-        return self.classifier.features_from(*self._states.batch(rows, self._device), self._block)
+            return self.classifier.features(self.data.tokens.batch(rows, self._device, multiple))
+        return self.classifier.features_from(*self._states.batch(rows, self._device, multiple), self._block)
 
     def _on_rows(self) -> Callable[[range], Examples]:
         lengths = self.data.tokens.lengths

@@ -19,9 +19,9 @@ CHUNK = 1000
 """Texts to one tokenizer call."""
 
 
-def padded(length: int) -> int:
-    """Return ``length`` rounded up to a multiple of 8, at least 8."""
-    return max(MULTIPLE, -(-length // MULTIPLE) * MULTIPLE)
+def padded(length: int, multiple: int = MULTIPLE) -> int:
+    """Return ``length`` rounded up to a multiple, at least one of it."""
+    return max(multiple, -(-length // multiple) * multiple)
 
 
 def length_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
@@ -75,9 +75,12 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def batch(self, rows: Sequence[int], device: str = "cpu") -> dict[str, torch.Tensor]:
-        """Return ``input_ids``, ``attention_mask`` and, with segments, ``token_type_ids``: int64 (rows, length)."""
-        length = padded(max(int(self.starts[row + 1] - self.starts[row]) for row in rows))
+    def batch(self, rows: Sequence[int], device: str = "cpu", multiple: int = MULTIPLE) -> dict[str, torch.Tensor]:
+        """Return ``input_ids``, ``attention_mask`` and, with segments, ``token_type_ids``: int64 (rows, length).
+
+        The length is that of the longest row, rounded up to a multiple.
+        """
+        length = padded(max(int(self.starts[row + 1] - self.starts[row]) for row in rows), multiple)
         ids = np.full((len(rows), length), self.pad_id, dtype=np.int64)
         mask, segments = np.zeros_like(ids), np.zeros_like(ids)
         for place, row in enumerate(rows):

@@ -91,10 +91,10 @@ class StateCache:
                 start, end = self._starts[row], self._starts[row + 1]
                 self._states[start:end] = state[: end - start]
 
-    def batch(self, rows: Sequence[int], device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, rows: Sequence[int], device: str, multiple: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the states in fp32, (rows, length, width), and the attention mask, (rows, length); 0 is padding."""
         lengths = [int(self._starts[row + 1] - self._starts[row]) for row in rows]
-        states = torch.zeros(len(rows), padded(max(lengths)), self._states.shape[1])
+        states = torch.zeros(len(rows), padded(max(lengths), multiple), self._states.shape[1])
         mask = torch.zeros(states.shape[:2], dtype=torch.int64)
         for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
             states[place, :length] = self._states[self._starts[row] : self._starts[row] + length]

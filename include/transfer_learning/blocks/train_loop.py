@@ -156,7 +156,7 @@ def optimizer_step(phase: Phase, state: State, rows: list[int]) -> tuple[float, 
             # Randomness is a function of (seed, step): dropout is the same after a resume.
             torch.manual_seed(int(np.random.SeedSequence([phase.seed, state.step]).generate_state(1)[0]))
             loss, weight = accumulate(phase, state, rows)
-            norm = nn.utils.clip_grad_norm_(phase.trained.values(), phase.max_grad_norm)
+            norm = _clip(phase)
             if not torch.isfinite(norm):
                 raise Diverged(f"DIVERGED {phase.name}, step {state.step + 1}: the gradient is {float(norm)} — lower the rate")
             phase.optimizer.step()
@@ -166,6 +166,15 @@ def optimizer_step(phase: Phase, state: State, rows: list[int]) -> tuple[float, 
                 raise
         # Outside the handler: its traceback would keep the tensors of the failed pass alive.
         halve(phase, state)
+
+
+def _clip(phase: Phase) -> torch.Tensor:
+    """Clip the gradients to the phase's norm and return the norm they had; those within it are not touched."""
+    gradients = [parameter.grad for parameter in phase.trained.values() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if norm > phase.max_grad_norm:
+        nn.utils.clip_grads_with_norm_(phase.trained.values(), phase.max_grad_norm, norm)
+    return norm
 
 
 def accumulate(phase: Phase, state: State, rows: list[int]) -> tuple[float, float]:

@@ -12,9 +12,9 @@ from transfer_learning.stage import NUMERICS_VERSIONS
 VERSION = 2
 
 GOLDEN = {
-    "full": [0.3234, 0.3187, 0.3578],
+    "full": [0.3400, 0.3287, 0.3312],
     "linear_probe": [0.2457, 0.1790, 0.5753],
-    "probe_then_fine_tune": [0.2401, 0.0184, 0.7415],
+    "probe_then_fine_tune": [0.1298, 0.0053, 0.8649],
 }
 """Probabilities of business, film and sport for one text after a short run in fp32; bf16 differs by more from one kind of
 processor to the next."""
