@@ -134,6 +134,12 @@ class Backbone:
         return int(self.encoder.config.hidden_size)
 
     @property
+    def attention_dropout(self) -> float:
+        """Share of the attention that training leaves out."""
+        config = self.encoder.config
+        return float(getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0)))
+
+    @property
     def has_segments(self) -> bool:
         """Whether the model tells two texts apart by segment embeddings."""
         return getattr(self.encoder.config, "type_vocab_size", 0) > 1
