@@ -86,7 +86,9 @@ def ran(project: Path) -> list[str]:
 
 
 def test_the_make_target_is_understood_also_when_it_goes_on(tmp_path: Path) -> None:
-    printed = subprocess.run(["make", "-n", "--no-print-directory", "test-full"], cwd=TESTS.parent, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        ["make", "-n", "--no-print-directory", "test-full"], cwd=TESTS.parent, capture_output=True, text=True, check=True
+    ).stdout
     line = printed.splitlines()[-1].removeprefix("OMP_NUM_THREADS=1 ")
     program, *arguments = shlex.split(line.replace(".promises", str(tmp_path)))  # a folder that is there
 
