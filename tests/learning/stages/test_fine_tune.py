@@ -47,7 +47,7 @@ def test_a_strategy_writes_exactly_its_files(job: Job, settings: dict[str, objec
 
 
 def test_full_fine_tuning_learns_the_topics(job: Job) -> None:
-    metrics = job.run(epochs=60, backbone_lr=2e-3)
+    metrics = job.run(epochs=100, backbone_lr=2e-3)
 
     classifier = load_classifier(job.folder / "out" / "model")
     rows = make_rows(60, seed=5)
