@@ -4,8 +4,8 @@ Purpose: headlines of BBC News are routed to five desks, and few of them are lab
 fine-tuned on what is labelled today, compared with the live model on 500 golden headlines, and promoted if the gate lets it.
 Unchanged data train nothing.
 
-Expected: accuracy about 0.79 to 0.82 with 80 labelled headlines and 0.86 with 320, where TF-IDF + logistic regression has 0.40 and
-0.59.
+Expected: accuracy about 0.79 to 0.82 with 80 labelled headlines and 0.86 with 320, where TF-IDF + logistic regression has 0.40
+and 0.59.
 
 To use it for your own texts, copy this file and change MODEL, the sources and the columns.
 """

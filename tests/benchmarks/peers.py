@@ -32,7 +32,7 @@ def encode(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def trainer(job: dict[str, Any]) -> dict[str, Any]:
-    """Fine-tune with ``Trainer``: as it comes, or with bf16 and batches of like length; ``frozen`` lower layers."""
+    """Fine-tune with ``Trainer``: as it comes, or with bf16; ``frozen`` lower layers."""
     import datasets
     from transformers import (
         AutoModelForSequenceClassification,
@@ -58,7 +58,8 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
         cut = {"truncation": True, "max_length": rows["max_length"]}
         return table.map(lambda batch: tokenizer(batch["text"], **cut), batched=True, remove_columns=["text"])
 
-    best = {"bf16": True, "train_sampling_strategy": "group_by_length"} if job["best"] else {}
+    # Its sampling by length did not learn here (accuracy 0.22 on headlines, 0.84 without): left out until that is understood.
+    best = {"bf16": True} if job["best"] else {}
     arguments = TrainingArguments(
         output_dir=job["out"],
         num_train_epochs=job["epochs"],
