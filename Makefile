@@ -52,7 +52,7 @@ $(PEERS): docker/constraints-bench.txt
 bench: $(STAMP) $(PEERS) ## Compare speed and quality with Trainer, SentenceTransformer and SetFit; takes hours.
 	@cd tests && ../$(BIN)/python -m benchmarks --peer-python ../.venv-bench/bin/python
 
-bench-small: $(STAMP) $(PEERS) ## The ten-minute part of it.
+bench-small: $(STAMP) $(PEERS) ## The short part of it, about 20 minutes.
 	@cd tests && ../$(BIN)/python -m benchmarks --peer-python ../.venv-bench/bin/python --small
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts.

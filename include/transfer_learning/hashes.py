@@ -1,14 +1,18 @@
-"""Hashes of files, and shards of hashes. Torch-free, so that both sides of a job compute the same."""
+"""Hashes of files, and of rows as NumPy and Arrow hold them. Torch-free, so that both sides of a job compute the same."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+
+Hashes = npt.NDArray[np.bytes_]
+"""One 32-byte digest for each row, dtype ``S32``: sorts and compares as unsigned bytes."""
 
 
 def sha256_of(path: Path) -> str:
@@ -17,8 +21,31 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def in_shard(hashes: npt.NDArray[np.bytes_], shard: Sequence[int]) -> npt.NDArray[Any]:
+def in_shard(hashes: Hashes, shard: Sequence[int]) -> npt.NDArray[Any]:
     """Return which hashes (dtype ``S32``) belong to shard ``(i, n)``: a function of each hash alone."""
     number, shards = shard
     leading = np.frombuffer(hashes.tobytes(), dtype=">u8").reshape(-1, 4)[:, 0]
     return np.asarray(leading % np.uint64(shards) == np.uint64(number))
+
+
+def fixed_binary(hashes: Hashes) -> pa.Array:
+    """Return hashes as an Arrow array of ``binary(32)``."""
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(hashes), [None, pa.py_buffer(hashes.tobytes())])
+
+
+def from_fixed_binary(column: pa.Array | pa.ChunkedArray) -> Hashes:
+    """Return an Arrow column of ``binary(32)`` as hashes."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return joined(_fixed_chunk(chunk) for chunk in chunks)
+
+
+def joined(parts: Iterable[Hashes]) -> Hashes:
+    """Return several arrays of hashes as one, also when there is none."""
+    return np.concatenate([np.empty(0, dtype="S32"), *parts])
+
+
+def _fixed_chunk(chunk: pa.Array) -> Hashes:
+    raw = chunk.buffers()[1]
+    if raw is None:
+        return np.empty(0, dtype="S32")
+    return np.frombuffer(raw, dtype="S32", count=len(chunk), offset=32 * chunk.offset)

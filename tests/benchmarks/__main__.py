@@ -23,7 +23,7 @@ BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 
 
 def small(bench: Bench) -> list[Callable[[], list[Row]]]:
-    """Return what takes ten minutes."""
+    """Return what takes some twenty minutes."""
     return [
         lambda: comparisons.full_fine_tuning(bench, 3, (lambda seed: headlines(320, seed),)),
         lambda: comparisons.cold_extraction(bench, 3),
@@ -49,7 +49,7 @@ def whole(bench: Bench) -> list[Callable[[], list[Row]]]:
 def main() -> None:
     """Run the comparisons, printing each line as it is known, and save them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--small", action="store_true", help="the ten-minute part")
+    parser.add_argument("--small", action="store_true", help="the short part")
     parser.add_argument("--peer-python", type=Path, required=True, help="interpreter of the peers' environment")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()

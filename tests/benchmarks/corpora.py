@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from demo.corpus import read_rows
 from transfer_learning.blocks.data import hashing
+from transfer_learning.hashes import fixed_binary
 
 TEST_ROWS = 500
 
@@ -52,10 +53,10 @@ def write_parts(folder: Path, rows: list[tuple[str, str]]) -> Path:
     columns = {
         "text": text,
         "label": pa.array([label for _, label in rows]),
-        "_row_key": hashing.fixed_binary(hashing.input_hash(text)),
-        "_row_hash": hashing.fixed_binary(hashing.input_hash(text)),
-        "_input_hash": hashing.fixed_binary(hashing.input_hash(text)),
-        "_content_key": hashing.fixed_binary(hashing.content_key(text)),
+        "_row_key": fixed_binary(hashing.input_hash(text)),
+        "_row_hash": fixed_binary(hashing.input_hash(text)),
+        "_input_hash": fixed_binary(hashing.input_hash(text)),
+        "_content_key": fixed_binary(hashing.content_key(text)),
     }
     pq.write_table(pa.table(columns), folder / "part.parquet")
     return folder

@@ -32,7 +32,7 @@ def encode(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def trainer(job: dict[str, Any]) -> dict[str, Any]:
-    """Fine-tune with ``Trainer``: as it comes, or with bf16; ``frozen`` lower layers."""
+    """Fine-tune with ``Trainer``: as it comes, or with bf16 and batches of like length; ``frozen`` lower layers."""
     import datasets
     from transformers import (
         AutoModelForSequenceClassification,
@@ -58,8 +58,7 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
         cut = {"truncation": True, "max_length": rows["max_length"]}
         return table.map(lambda batch: tokenizer(batch["text"], **cut), batched=True, remove_columns=["text"])
 
-    # Its sampling by length did not learn here (accuracy 0.22 on headlines, 0.84 without): left out until that is understood.
-    best = {"bf16": True} if job["best"] else {}
+    best = {"bf16": True, "train_sampling_strategy": "group_by_length"} if job["best"] else {}
     arguments = TrainingArguments(
         output_dir=job["out"],
         num_train_epochs=job["epochs"],
@@ -80,9 +79,8 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
     made = Trainer(model=model, args=arguments, train_dataset=train, data_collator=DataCollatorWithPadding(tokenizer))
     made.train()
     seconds = time.monotonic() - started
-    answers = made.predict(tokenized(rows["test"])).predictions.argmax(-1)
-    right = [labels[answer] == label for answer, (_, label) in zip(answers, rows["test"], strict=True)]
-    return {"seconds": seconds, "accuracy": sum(right) / len(right)}
+    found = made.predict(tokenized(rows["test"]))  # in an order of its own where batches have like lengths
+    return {"seconds": seconds, "accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
 
 
 def setfit(job: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from transfer_learning.blocks.data.hashing import content_key, fixed_binary, input_hash
+from transfer_learning.blocks.data.hashing import content_key, input_hash
+from transfer_learning.hashes import fixed_binary
 
 TOPICS = {
     "sport": ("goal", "match", "team", "cup"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,9 +17,8 @@ from transfer_learning.blocks.checkpoint import Checkpoints, Snapshot
 from transfer_learning.blocks.defaults import Plan
 from transfer_learning.blocks.extraction import arithmetic, batches_of, extract
 from transfer_learning.blocks.head import TextClassifier
-from transfer_learning.blocks.schedules import warmup_and_decay
 from transfer_learning.blocks.state_cache import StateCache
-from transfer_learning.blocks.train_loop import Examples, Phase, State, evaluate, in_halves, load_weights, train, weight_groups
+from transfer_learning.blocks.train_loop import Examples, Phase, State, evaluate, load_weights, shrinkage, train, weight_groups
 from transfer_learning.blocks.vocabulary import keep_used
 from transfer_learning.specs import FineTuneSpec
 from transfer_learning.stage import Run
@@ -87,13 +85,14 @@ class Adaptation:
         Raises:
             Diverged, OutOfMemory, Stopped: as the train loop.
         """
-        whole = self.data
-        words = keep_used(self.classifier.model.get_input_embeddings(), whole.tokens) if self._trains_words() else None
+        whole, words = self.data, None
+        if self.plan.strategy != "linear_probe" and self._block == 0:
+            words = keep_used(self.classifier.model.get_input_embeddings(), whole.tokens)
         if words is not None:
             self.data = dataclasses.replace(whole, tokens=words.renumber(whole.tokens))
         self._run_phases()
         if words is not None:
-            words.restore(self._decay())
+            words.restore(self.finished["fine_tune"]["shrinkage"])
             self.data = whole
 
     def _run_phases(self) -> None:
@@ -107,20 +106,6 @@ class Adaptation:
             self._train_head()
         if self.plan.strategy != "linear_probe":
             self._fine_tune()
-
-    def _trains_words(self) -> bool:
-        return self.plan.strategy != "linear_probe" and self._block == 0
-
-    def _decay(self) -> float:
-        """Return what weight decay alone has made of a weight without a gradient, as a share."""
-        finished, steps = self.finished["fine_tune"], self.plan.epochs * self._per_epoch
-        kept = (finished["best_epoch"] or len(finished["history"])) * self._per_epoch
-        rates = [self.plan.backbone_lr * warmup_and_decay(step, steps, self.spec.warmup) for step in range(kept)]
-        return math.prod(1 - rate * self.spec.weight_decay for rate in rates)
-
-    @property
-    def _per_epoch(self) -> int:
-        return -(-self.data.rows // self.plan.batch_size)
 
     def score(self) -> dict[str, float]:
         """Return ``train_loss`` of the last epoch, or of the fitted head, and the figures of the validation split."""
@@ -160,8 +145,8 @@ class Adaptation:
             self._checkpoints.end_if_asked()
             return self.classifier.backbone.run(tokens.batch(rows, self._device), until=self._block - 1)
 
-        with torch.inference_mode(), self._arithmetic():
-            states.fill(lambda rows: in_halves(compute, rows), batches_of(tokens, self._device))
+        with self._arithmetic():
+            states.fill(compute, batches_of(tokens, self._device))
         return states
 
     def _train_head(self) -> None:
@@ -218,7 +203,11 @@ class Adaptation:
 
     def _fine_tune(self) -> None:
         trained = freezing.freeze_below(self.classifier, self._block)
-        self._train(self._phase("fine_tune", trained, self._on_rows(), self.plan.epochs), {})
+        phase = self._phase("fine_tune", trained, self._on_rows(), self.plan.epochs)
+        self._train(phase, {})
+        finished = self.finished["fine_tune"]
+        kept = (finished["best_epoch"] or len(finished["history"])) * phase.per_epoch
+        finished["shrinkage"] = shrinkage(phase, kept, self.plan.backbone_lr, self.spec.weight_decay)
 
     def _train(self, phase: Phase, extra: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         state = self._state(phase)

@@ -145,13 +145,6 @@ class Backbone:
         return getattr(self.encoder.config, "type_vocab_size", 0) > 1
 
     @property
-    def longest(self) -> int:
-        """The longest input in tokens, rounded down to a multiple of 8 so that padding always fits."""
-        config = self.encoder.config
-        positions = int(config.max_position_embeddings) - self.architecture.reserved_positions(config)
-        return positions // 8 * 8
-
-    @property
     def names(self) -> dict[str, int]:
         """The blocks by their modules' names, such as ``encoder.layer.3`` for block 4; a shared layer names its last block."""
         found = {id(modules[0]): number for number, modules in enumerate(self.blocks)}

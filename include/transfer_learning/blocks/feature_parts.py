@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -17,18 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from transfer_learning.blocks.data.hashing import Hashes, fixed_binary, from_fixed_binary, joined
 from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput
-from transfer_learning.hashes import sha256_of
+from transfer_learning.feature_files import PART, part_name, read_hashes
+from transfer_learning.hashes import Hashes, fixed_binary, joined, sha256_of
 
 PART_ROWS = 20_000
 """Rows to a part at most: what is held in memory."""
 
 PART_SECONDS = 30.0
 """A part is closed after this long, so that a killed extraction loses no more than that."""
-
-NAME = re.compile(r"part-(?P<precision>fp32|bf16)-(?P<sha256>[0-9a-f]{64})\.parquet")
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +39,7 @@ class Part:
 
     def entry(self) -> dict[str, Any]:
         """Return what a manifest says of it."""
-        matched = NAME.fullmatch(self.path.name)
+        matched = PART.fullmatch(self.path.name)
         assert matched is not None
         size = self.path.stat().st_size
         return {"name": self.path.name, "bytes": size, "sha256": matched["sha256"], "rows": len(self.hashes)}
@@ -57,13 +54,13 @@ def read_parts(folders: Iterable[Path], precision: str | None = None) -> list[Pa
     """
     parts = []
     for path in sorted({path for folder in folders for path in folder.glob("part-*.parquet")}, key=lambda path: path.name):
-        matched = NAME.fullmatch(path.name)
+        matched = PART.fullmatch(path.name)
         if matched is None or precision not in (None, matched["precision"]):
             continue
         if sha256_of(path) != matched["sha256"]:
             log.warning("FEATURES DAMAGED %s is not what its name says: its rows are computed again", path.name)
             continue
-        parts.append(Part(path, from_fixed_binary(pq.read_table(path, columns=["input_hash"])["input_hash"])))
+        parts.append(Part(path, read_hashes(path)))
     return parts
 
 
@@ -125,7 +122,7 @@ class PartWriter:
             table = pa.table([fixed_binary(hashes), column], names=["input_hash", "features"])
             # Numbers of a model repeat no values and hardly compress.
             pq.write_table(table, temporary, compression="none", use_dictionary=False)
-        path = self._folder / f"part-{self._precision}-{sha256_of(temporary)}.parquet"
+        path = self._folder / part_name(self._precision, sha256_of(temporary))
         temporary.replace(path)
         return Part(path, hashes)
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transfer_learning.blocks.data.hashing import Hashes, content_key, fixed_binary, from_fixed_binary
+from transfer_learning.blocks.data.hashing import content_key
 from transfer_learning.errors import BadInput, nearest
+from transfer_learning.hashes import Hashes, fixed_binary, from_fixed_binary
 from transfer_learning.specs import TaskSpec
 
 KEYS = ("_row_key", "_row_hash", "_content_key")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from transfer_learning.blocks.batching import Tokens, padded
+from transfer_learning.blocks.train_loop import in_halves
 from transfer_learning.disk import room_for
 from transfer_learning.specs import FineTuneSpec
 
@@ -85,11 +86,12 @@ class StateCache:
 
     def fill(self, compute: Callable[[Sequence[int]], torch.Tensor], batches: Sequence[Sequence[int]]) -> None:
         """Store what ``compute`` gives for each batch of rows, (rows, length, width)."""
-        for rows in batches:
-            states = compute(rows).to("cpu", self._dtype)
-            for row, state in zip(rows, states, strict=True):
-                start, end = self._starts[row], self._starts[row + 1]
-                self._states[start:end] = state[: end - start]
+        with torch.inference_mode():
+            for rows in batches:
+                states = in_halves(compute, rows).to("cpu", self._dtype)
+                for row, state in zip(rows, states, strict=True):
+                    start, end = self._starts[row], self._starts[row + 1]
+                    self._states[start:end] = state[: end - start]
 
     def batch(self, rows: Sequence[int], device: str, multiple: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the states in fp32, (rows, length, width), and the attention mask, (rows, length); 0 is padding."""

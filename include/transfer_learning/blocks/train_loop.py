@@ -251,6 +251,12 @@ def load_weights(trained: Mapping[str, nn.Parameter], values: Mapping[str, torch
             parameter.copy_(values[name])
 
 
+def shrinkage(phase: Phase, steps: int, peak: float, weight_decay: float) -> float:
+    """Return what weight decay alone makes of a weight without a gradient in the first steps of a phase, as a share."""
+    every = phase.epochs * phase.per_epoch
+    return math.prod(1 - peak * warmup_and_decay(step, every, phase.warmup) * weight_decay for step in range(steps))
+
+
 def weight_groups(named: Mapping[str, nn.Parameter], peak: float, weight_decay: float) -> list[dict[str, Any]]:
     """Return AdamW groups: weight decay on matrices, none on biases and normalisation weights, which are the vectors."""
     matrices = [parameter for parameter in named.values() if parameter.ndim > 1]

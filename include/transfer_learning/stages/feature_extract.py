@@ -23,14 +23,14 @@ from transfer_learning.blocks import numerics
 from transfer_learning.blocks.backbone import Backbone
 from transfer_learning.blocks.base_model import load_base
 from transfer_learning.blocks.batching import Tokens, tokenize
-from transfer_learning.blocks.data.hashing import Hashes, from_fixed_binary, joined
 from transfer_learning.blocks.extraction import Extractor, arithmetic, batches_of, extract
 from transfer_learning.blocks.feature_parts import Part, PartWriter, read_parts
 from transfer_learning.blocks.model_folder import write_json
 from transfer_learning.blocks.pooling import pooled_width
 from transfer_learning.blocks.rows import part_files, read_texts
 from transfer_learning.errors import BadInput, Stopped
-from transfer_learning.hashes import in_shard
+from transfer_learning.feature_files import wanted_hashes
+from transfer_learning.hashes import Hashes, joined
 from transfer_learning.specs import FeatureSpec, TaskSpec
 from transfer_learning.stage import Inputs, Run
 
@@ -66,7 +66,7 @@ def feature_extract(spec: FeatureSpec, inputs: Inputs, out: Path, run: Run) -> d
     run.numerics |= numerics.choose(spec.precision, run)
     precision = str(run.numerics["precision"])
     files = [path for split in spec.splits for path in part_files(inputs.get(split, ()))]
-    wanted = _wanted(files, spec.shard)
+    wanted = wanted_hashes(files, spec.shard)
     if not len(wanted):
         raise BadInput("NO_ROWS", f"there is no row in {', '.join(spec.splits)}", "pull data that has some")
     cached = read_parts([run.cache] if run.cache else [], precision)
@@ -139,12 +139,6 @@ def _one_ahead(work: Callable[[Window], Prepared], windows: Iterator[Window]) ->
             ahead = following
         if ahead is not None:
             yield ahead.result()
-
-
-def _wanted(files: Sequence[Path], shard: Sequence[int]) -> Hashes:
-    """Return the distinct input hashes of the shard, sorted."""
-    hashes = joined(from_fixed_binary(pq.read_table(path, columns=["_input_hash"])["_input_hash"]) for path in files)
-    return np.unique(hashes[in_shard(hashes, shard)])
 
 
 def _windows(files: Sequence[Path], task: TaskSpec, missing: Hashes) -> Iterator[Window]:

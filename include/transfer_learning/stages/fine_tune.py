@@ -21,11 +21,11 @@ import torch
 from transfer_learning.blocks import base_model, checkpoint, defaults, freezing, model_folder, numerics
 from transfer_learning.blocks.adaptation import Adaptation, Data
 from transfer_learning.blocks.batching import tokenize
-from transfer_learning.blocks.data.hashing import joined
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.rows import Rows, read_rows
 from transfer_learning.errors import BadInput, Diverged
+from transfer_learning.hashes import joined
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import FineTuneSpec, TaskSpec
 from transfer_learning.stage import NUMERICS_VERSIONS, Inputs, Run
@@ -59,15 +59,11 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
 
     identity = _identity(spec, base, train, validation)
     snapshot = checkpoint.resume(run, identity)
-    notes: list[str] = []
-    if snapshot:
-        notes = numerics.repeat(snapshot.facts["numerics"], run, spec.resume_elsewhere)
-    first = freezing.first_trained_block(classifier, _top_blocks(spec))
-    freezing.freeze_below(classifier, first)
+    notes = numerics.repeat(snapshot.facts["numerics"], run, spec.resume_elsewhere) if snapshot else []
+    freezing.freeze_below(classifier, freezing.first_trained_block(classifier, _top_blocks(spec)))
     frozen = freezing.frozen_hashes(classifier)
-    adaptation = Adaptation(
-        classifier, data, spec, plan, run, checkpoint.Checkpoints(run, identity, spec.checkpoint_seconds), snapshot, out.parent
-    )
+    checkpoints = checkpoint.Checkpoints(run, identity, spec.checkpoint_seconds)
+    adaptation = Adaptation(classifier, data, spec, plan, run, checkpoints, snapshot, scratch=out.parent)
     adaptation.run_phases()
     _prove(classifier, frozen)
 
@@ -78,7 +74,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
         "settings": _settings(spec, plan, max_length),
         "label_counts": _counts(train, validation),
         "metrics": metrics,
-        "frozen": {"tensors": len(frozen), "sha256": hashlib.sha256(canonical_json(frozen).encode()).hexdigest()},
+        "frozen": _digest(frozen),
         "notes": notes,
     }
     published = model_folder.Published(
@@ -215,6 +211,11 @@ def _metrics(adaptation: Adaptation, data: Data, seconds: float) -> dict[str, An
         "rows_per_second": round(data.rows * max(1, passes) / max(seconds, 1e-9), 1),
         "trained_weights": sum(p.numel() for p in adaptation.classifier.parameters() if p.requires_grad),
     }
+
+
+def _digest(frozen: dict[str, str]) -> dict[str, Any]:
+    """Return how many tensors did not train, and one hash over all of theirs."""
+    return {"tensors": len(frozen), "sha256": hashlib.sha256(canonical_json(frozen).encode()).hexdigest()}
 
 
 def _facts(spec: FineTuneSpec, task: TaskSpec, run: Run) -> dict[str, Any]:

@@ -8,17 +8,16 @@ hashes of its inputs, 32 bytes each, sorted: a part without its index is not loo
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from transfer_learning.errors import BadInput, ObjectMissing
-from transfer_learning.hashes import in_shard, sha256_of
+from transfer_learning.feature_files import PART, read_hashes
+from transfer_learning.hashes import Hashes, sha256_of
 from transfer_learning.store import documents, layout
 from transfer_learning.store.cache import Cache
 from transfer_learning.store.files import DOWNLOADS, whole_file
@@ -27,9 +26,6 @@ from transfer_learning.store.object_store import ObjectStore
 THREADS = 4
 WIDTH = 32
 """Bytes of a hash."""
-
-Hashes = npt.NDArray[np.bytes_]
-"""One 32-byte digest for each input, dtype ``S32``."""
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +84,7 @@ class FeatureStore:
         )
         if sha256_of(path) != layout.feature_part_sha256(name):
             raise BadInput("HASH_MISMATCH", "the part is not what its name says", "extract the features again", file=path)
-        hashes = np.unique(read_hashes(path, "input_hash"))
+        hashes = np.unique(read_hashes(path))
         stored = self._sizes(key)
         size = path.stat().st_size
         if (stored.get(part), stored.get(index), damage in stored) == (size, hashes.nbytes, False):
@@ -220,14 +216,8 @@ def _readable(key: str, stored: Iterable[str]) -> list[str]:
     """Return the names of the parts that have an index and no mark."""
     prefix = f"{layout.features_prefix(key)}index-"
     names = [f"part-{place.removeprefix(prefix)}.parquet" for place in stored if place.startswith(prefix)]
-    names = [name for name in names if layout.FEATURE_PART.fullmatch(name)]  # anything else is not ours
+    names = [name for name in names if PART.fullmatch(name)]  # anything else is not ours
     return [name for name in names if layout.feature_damage_key(key, name) not in stored]
-
-
-def read_hashes(path: Path, column: str) -> Hashes:
-    """Return a column of ``binary(32)`` of a Parquet file."""
-    values = pq.read_table(path, columns=[column], partitioning=None)[column].to_pylist()
-    return np.frombuffer(b"".join(values), dtype=f"S{WIDTH}")
 
 
 def _any_of(hashes: Hashes, wanted: Hashes) -> bool:
@@ -236,16 +226,3 @@ def _any_of(hashes: Hashes, wanted: Hashes) -> bool:
         return False
     places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
     return bool((wanted[places] == hashes).any())
-
-
-def wanted_hashes(folders: Iterable[Path], shard: Sequence[int]) -> Hashes:
-    """Return the distinct inputs of a snapshot's parts that belong to shard ``(i, n)``, sorted.
-
-    Args:
-        folders: each holds ``*.parquet``.
-        shard: which of how many.
-    """
-    found = [read_hashes(path, "_input_hash") for folder in folders for path in folder.glob("*.parquet")]
-    hashes = np.unique(np.concatenate([np.empty(0, dtype=f"S{WIDTH}"), *found]))
-    wanted: Hashes = hashes[in_shard(hashes, shard)]
-    return wanted

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 
 from transfer_learning.errors import BadInput
+from transfer_learning.feature_files import PART
 from transfer_learning.specs import check_name
 from transfer_learning.store.files import check_sha256
 
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
 """Publish ids, fingerprints and evaluation ids: a sha256 in hex, or a name."""
-FEATURE_PART = re.compile(r"part-(?P<stem>(?P<precision>fp32|bf16)-(?P<sha256>[0-9a-f]{64}))\.parquet", re.ASCII)
-"""Features of some rows: the arithmetic that made them, and the hash of the file."""
 
 
 def model_prefix(name: str) -> str:
@@ -118,7 +117,7 @@ def check_id(text: str) -> str:
 
 
 def _feature_part(name: str) -> re.Match[str]:
-    matched = FEATURE_PART.fullmatch(str(name))
+    matched = PART.fullmatch(str(name))
     if matched is None:
         raise BadInput("BAD_NAME", f"{str(name)[:80]!r} is not the name of a part of features")
     return matched

@@ -13,11 +13,11 @@ from airflow_transfer_learning.operators.base_model import BaseModelOperator, ch
 from transfer_learning.attempts import PartUploads
 from transfer_learning.bases import BaseModel
 from transfer_learning.errors import BadInput
+from transfer_learning.feature_files import wanted_hashes
 from transfer_learning.jobs import features_key, fingerprint
 from transfer_learning.refs import DatasetRef, FeaturesRef
 from transfer_learning.specs import FeatureSpec
 from transfer_learning.store import Store
-from transfer_learning.store.features import wanted_hashes
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -98,7 +98,8 @@ class FeatureExtractOperator(BaseModelOperator):
             if (found := self.find(store, digest)) is not None:  # by the attempt that held the lease before
                 return found
             key, rows = features_key(spec, base.digest), self.fetch_rows(store, spec, dataset, work / "data")
-            wanted = wanted_hashes((folder for folders in rows.values() for folder in folders), spec.shard)
+            parts = (part for folders in rows.values() for folder in folders for part in folder.glob("*.parquet"))
+            wanted = wanted_hashes(parts, spec.shard)
             if not len(wanted):
                 return self.publish(store, digest, EMPTY, work, facts(key, spec, dataset, base))
             store.features.stage(key, wanted, work / "cache", self.open_cache())

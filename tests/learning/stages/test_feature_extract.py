@@ -15,9 +15,9 @@ from learning.real_news import BASE, headlines
 from learning.stages.fine_tuning import Job, StoppingRun, weight_hashes
 from learning.tiny_model import make_rows, write_base, write_rows
 from transfer_learning.blocks import feature_parts
-from transfer_learning.blocks.data.hashing import Hashes
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.errors import BadInput, Stopped
+from transfer_learning.hashes import Hashes
 from transfer_learning.specs import FeatureSpec, TaskSpec
 from transfer_learning.stage import Run
 from transfer_learning.stages import feature_extract as stage

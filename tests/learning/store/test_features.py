@@ -16,8 +16,10 @@ import pytest
 
 from learning.store.faults import DyingObjectStore, FaultyObjectStore, Killed
 from transfer_learning.errors import BadInput, StoreUnreachable
+from transfer_learning.feature_files import read_hashes
+from transfer_learning.hashes import Hashes
 from transfer_learning.store.cache import Cache
-from transfer_learning.store.features import FeatureStore, Hashes, read_hashes
+from transfer_learning.store.features import FeatureStore
 from transfer_learning.store.garbage import collect
 from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore, Stored
 

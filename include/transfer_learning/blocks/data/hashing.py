@@ -11,7 +11,7 @@ import hashlib
 import math
 import struct
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from transfer_learning.errors import BadInput
-
-Hashes = npt.NDArray[np.bytes_]
-"""One 32-byte digest for each row, dtype ``S32``: sorts and compares as unsigned bytes."""
+from transfer_learning.hashes import Hashes
 
 HASH_COLUMNS = ("_row_key", "_row_hash", "_input_hash", "_content_key")
 """Columns that every part of a snapshot carries beside the user's."""
@@ -75,22 +73,6 @@ def normalised(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split())
-
-
-def fixed_binary(hashes: Hashes) -> pa.Array:
-    """Return hashes as an Arrow array of ``binary(32)``."""
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(hashes), [None, pa.py_buffer(hashes.tobytes())])
-
-
-def from_fixed_binary(column: pa.Array | pa.ChunkedArray) -> Hashes:
-    """Return an Arrow column of ``binary(32)`` as hashes."""
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    return joined(_fixed_chunk(chunk) for chunk in chunks)
-
-
-def joined(parts: Iterable[Hashes]) -> Hashes:
-    """Return several arrays of hashes as one, also when there is none."""
-    return np.concatenate([np.empty(0, dtype="S32"), *parts])
 
 
 def netstring(tag: bytes, payload: bytes) -> bytes:
@@ -160,10 +142,3 @@ def _digests(head: bytes, columns: Sequence[Sequence[bytes]], rows: int) -> Hash
         found += row.digest()
     assert len(found) == 32 * rows
     return np.frombuffer(bytes(found), dtype="S32")
-
-
-def _fixed_chunk(chunk: pa.Array) -> Hashes:
-    raw = chunk.buffers()[1]
-    if raw is None:
-        return np.empty(0, dtype="S32")
-    return np.frombuffer(raw, dtype="S32", count=len(chunk), offset=32 * chunk.offset)

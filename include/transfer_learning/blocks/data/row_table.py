@@ -13,9 +13,7 @@ import pyarrow.compute as pc
 
 from transfer_learning.blocks.data.hashing import (
     HASH_COLUMNS,
-    Hashes,
     content_key,
-    fixed_binary,
     group_key,
     input_hash,
     row_hash,
@@ -25,6 +23,7 @@ from transfer_learning.blocks.data.hashing import (
 from transfer_learning.blocks.data.source_file import SourceFile
 from transfer_learning.blocks.data.splits import NOT_GIVEN, SPLITS, Codes
 from transfer_learning.errors import BadInput, nearest
+from transfer_learning.hashes import Hashes, fixed_binary
 from transfer_learning.specs import PullSpec
 
 Integers = npt.NDArray[np.int64]

@@ -15,11 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transfer_learning.blocks.data.hashing import from_fixed_binary
 from transfer_learning.blocks.data.row_table import Integers, RowTable
 from transfer_learning.blocks.data.selection import Selection
 from transfer_learning.blocks.data.splits import SPLITS, TEXTS
-from transfer_learning.hashes import sha256_of
+from transfer_learning.hashes import from_fixed_binary, sha256_of
 from transfer_learning.settings import canonical_json
 
 PART_ROWS = 65_536

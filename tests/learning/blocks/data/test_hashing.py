@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from transfer_learning.blocks.data.hashing import (
     content_key,
     encoded,
-    fixed_binary,
-    from_fixed_binary,
     group_key,
     input_hash,
     normalised,
@@ -22,6 +20,7 @@ from transfer_learning.blocks.data.hashing import (
     split_points,
 )
 from transfer_learning.errors import BadInput
+from transfer_learning.hashes import fixed_binary, from_fixed_binary
 from transfer_learning.stage import NUMERICS_VERSIONS
 
 
