@@ -103,16 +103,19 @@ class Attempt:
     def _notice(self, work: Path) -> None:
         """Hand new checkpoints on. Hard links keep their files while the child prunes its own folders."""
         for folder in sorted((work / "checkpoints").glob("step-*")):
-            if folder.name in self._seen or not is_complete(folder):
+            if folder.name in self._seen:
                 continue
-            self._seen.add(folder.name)
             linked = work / "uploads" / folder.name
             try:
                 shutil.copytree(folder, linked, copy_function=os.link)
-            except (FileNotFoundError, shutil.Error):
-                shutil.rmtree(linked, ignore_errors=True)  # the child pruned it just now
-            else:
+                whole = is_complete(linked)
+            except (FileNotFoundError, shutil.Error):  # the child is pruning it
+                whole = False
+            if whole:
+                self._seen.add(folder.name)
                 self._uploads.put(linked)
+            else:
+                shutil.rmtree(linked, ignore_errors=True)
 
     def _upload_all(self, work: Path) -> None:
         """Upload what is handed on; of several that wait, only the newest."""

@@ -59,6 +59,22 @@ def test_a_checkpoint_that_the_child_prunes_during_its_upload_still_arrives_whol
         assert retry.newest_checkpoint(tmp_path / "retry").name == "step-00000001"
 
 
+def test_half_a_checkpoint_is_left_alone_until_it_is_whole(tmp_path):
+    """The marker comes last and goes first, so without it a folder may be half there."""
+    objects = MemoryObjectStore()
+    with Attempt(objects, "f00d", owner="first") as attempt:
+        watch = attempt.watcher(tmp_path)
+        marker = checkpoint(tmp_path / "checkpoints", 1) / "_COMPLETE.json"
+        whole = marker.read_bytes()
+        marker.unlink()
+        watch()
+        time.sleep(0.2)  # for an upload that should not be
+        marker.write_bytes(whole)
+        watch()
+
+    assert len(keys(objects)) == 1
+
+
 def test_of_the_checkpoints_that_wait_only_the_newest_goes_up(tmp_path):
     objects = Slow()
     with Attempt(objects, "f00d", owner="first") as attempt:

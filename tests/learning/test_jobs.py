@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from promises import sizes
+from transfer_learning import child
 from transfer_learning.errors import BadInput, Crashed, Diverged, HostOutOfMemory, OutOfMemory, Stopped
 from transfer_learning.jobs import StopFlag, fingerprint, publish_id, run_job
 from transfer_learning.specs import FineTuneSpec, PullSpec
@@ -100,6 +101,11 @@ def test_a_polite_stage_stops_at_the_signal_and_the_job_says_so(tmp_path):
         run_stopped("polite", tmp_path)
 
 
+def test_a_stage_that_finishes_after_the_signal_is_no_success(tmp_path):
+    with pytest.raises(Stopped, match=r"^STOPPED while stage pull_dataset finished; a retry runs it again$"):
+        run_stopped("diligent", tmp_path)
+
+
 def test_a_stubborn_stage_is_killed_after_the_grace_time(tmp_path):
     started = time.monotonic()
 
@@ -137,6 +143,24 @@ def test_no_credential_of_the_parent_reaches_the_child(tmp_path, monkeypatch):
 
     assert "canary" not in seen.values()
     assert seen["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize(("own", "found"), [(None, "1000"), ("0", "0")])
+def test_waiting_threads_look_a_little_unless_the_parent_says_otherwise(tmp_path, monkeypatch, own, found):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if own is not None:
+        monkeypatch.setenv("GOMP_SPINCOUNT", own)
+
+    assert run("environment", tmp_path).metrics["GOMP_SPINCOUNT"] == found
+
+
+@pytest.mark.promise(18)
+def test_a_child_whose_parent_died_before_it_could_guard_itself_ends_at_once():
+    script = "from transfer_learning import child; child.die_with_parent(); print('alive')"
+
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | {child.PARENT: "1"}, capture_output=True)
+
+    assert (done.returncode, done.stdout) == (75, b"")
 
 
 @pytest.mark.promise(18)

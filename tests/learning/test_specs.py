@@ -52,6 +52,10 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (lambda: EvaluateSpec(seed=-1), "BAD_SETTING EvaluateSpec.seed must lie between 0 and 4294967295, found -1"),
         (lambda: FineTuneSpec(unfreeze_blocks=2), "unfreeze_blocks belongs to strategy 'probe_then_fine_tune'"),
         (lambda: FineTuneSpec(strategy="linear_probe", epochs=2), "a linear_probe trains no backbone"),
+        (
+            lambda: FineTuneSpec(layer=2, normalize=True),
+            "BAD_SETTING layer, normalize belong to strategy 'linear_probe', and the strategy is 'full'",
+        ),
         (lambda: Gate(floors={"acuracy": 0.9}), "Gate.floors has no metric 'acuracy'"),
         (lambda: Gate(slice_margin=-0.01), "BAD_SETTING Gate.slice_margin must be at least 0 and below 1, found -0.01"),
         (lambda: Gate(confidence=1.0), "Gate.confidence must lie between 0 and 1"),

@@ -30,6 +30,8 @@ class Architecture:
     """First part of the names of the classification head, below the model with a head."""
     classify: Callable[[Any, torch.Tensor], torch.Tensor]
     """(model with head, first token's states (rows, 1, width)) -> logits."""
+    output: str = "classifier"
+    """The head's last layer, with one row of weights for each label."""
     projection: Callable[[Any], nn.Module | None] = lambda _: None
     """What brings narrow embeddings to the encoder's width; part of block 0."""
     reserved_positions: Callable[[Any], int] = lambda _: 0
@@ -69,6 +71,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         lambda m: list(m.encoder.layer),
         ("classifier",),
         _own_head,
+        output="classifier.out_proj",
         reserved_positions=lambda config: config.pad_token_id + 1,
     ),
     "distilbert": Architecture(
@@ -78,13 +81,17 @@ ARCHITECTURES: dict[str, Architecture] = {
         stack=lambda m: m.transformer.layer,
     ),
     "electra": Architecture(
-        lambda m: list(m.encoder.layer), ("classifier",), _own_head, lambda m: getattr(m, "embeddings_project", None)
+        lambda m: list(m.encoder.layer),
+        ("classifier",),
+        _own_head,
+        output="classifier.out_proj",
+        projection=lambda m: getattr(m, "embeddings_project", None),
     ),
     "albert": Architecture(
         _shared_layers,
         ("albert.pooler", "classifier"),
         _albert_head,
-        lambda m: m.encoder.embedding_hidden_mapping_in,
+        projection=lambda m: m.encoder.embedding_hidden_mapping_in,
         stack=lambda _: None,
     ),
 }

@@ -33,8 +33,8 @@ class Base:
     tokenizer: Any
     max_length: int
     """The longest input in tokens that model and tokenizer can, a multiple of 8."""
-    head_reused: bool
-    """The base has a trained head for the very same labels, and training starts from it."""
+    head_labels: list[str]
+    """The labels, in order, whose weights the base's own trained head brings; empty for a new head."""
 
 
 def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
@@ -42,8 +42,8 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
 
     Order of initialisation:
     1. a checkpoint of this very job, loaded over what this function returns (``checkpoint.py``);
-    2. the base model: every weight it has, its head too where the labels are the same;
-    3. from scratch, from ``seed``: the head, and nothing else.
+    2. the base model: every weight it has, and those of its head for the labels that it knows by name;
+    3. from scratch, from ``seed``: the head's weights for new labels, or the whole head, and nothing else.
 
     Args:
         folder: with config.json, safetensors weights and tokenizer files.
@@ -60,7 +60,7 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
     # Every key is accounted for below; the library's own report would only repeat it.
     library_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     library_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model, head_reused = _load_model(folder, config, labels, pooling, seed)
+    model, head_labels = _load_model(folder, config, labels, pooling, seed)
     tokenizer = _load_tokenizer(folder, model.config)
     embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > embeddings:
@@ -70,7 +70,7 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
             "use the tokenizer the model was trained with",
             file=folder,
         )
-    return Base(model, tokenizer, _longest(model, tokenizer), head_reused)
+    return Base(model, tokenizer, _longest(model, tokenizer), head_labels)
 
 
 def read_config(folder: Path) -> Any:
@@ -120,7 +120,7 @@ def check_weights(folder: Path) -> None:
             ) from None
 
 
-def _load_model(folder: Path, config: Any, labels: list[str], pooling: str, seed: int) -> tuple[Any, bool]:
+def _load_model(folder: Path, config: Any, labels: list[str], pooling: str, seed: int) -> tuple[Any, list[str]]:
     known = [config.id2label[i] for i in range(config.num_labels)]
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -148,10 +148,16 @@ def _load_model(folder: Path, config: Any, labels: list[str], pooling: str, seed
         raise BadInput("BAD_WEIGHTS", f"cannot be loaded: {_brief(error)}", "check the folder", file=folder) from None
     _account_for_keys(folder, model, report)
     fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    reused = wants_head and known == labels and not fresh
-    if wants_head and not reused:
-        _start_head(model, seed, pretrained_pooler=not any("pooler" in key for key in fresh))
-    return model, reused
+    if not wants_head or (known == labels and not fresh):
+        return model, labels if wants_head else []
+    output = architecture_of(config).output
+    shared = [label for label in labels if label in known]
+    inner = {key for key in fresh if not key.startswith(f"{output}.")}
+    if shared and not inner and f"{output}.weight" not in report["missing_keys"]:
+        _grow_head(model, folder, output, known, labels, seed)
+        return model, shared
+    _start_head(model, seed, pretrained_pooler=not any("pooler" in key for key in fresh))
+    return model, []
 
 
 def _refuse_inflated(loader: Any, config: Any, folder: Path) -> None:
@@ -206,6 +212,29 @@ def _start_head(model: Any, seed: int, *, pretrained_pooler: bool) -> None:
     for name, parameter in model.named_parameters():
         if _is_head(name, model) and not name.startswith(keep or ("\0",)):
             nn.init.normal_(parameter, std=scale, generator=generator) if parameter.ndim > 1 else nn.init.zeros_(parameter)
+
+
+def _grow_head(model: Any, folder: Path, output: str, known: list[str], labels: list[str], seed: int) -> None:
+    """Give each label that the base's head knows its own row of weights, by name, and each new one a row from scratch."""
+    new = [place for place, label in enumerate(labels) if label not in known]
+    generator = torch.Generator().manual_seed(seed)
+    scale = float(getattr(model.config, "initializer_range", 0.02))
+    with torch.no_grad():
+        for name, parameter in model.get_submodule(output).named_parameters():
+            stored = _stored_tensor(folder, f"{output}.{name}")
+            rows = [stored[known.index(label)] if label in known else torch.zeros_like(stored[0]) for label in labels]
+            parameter.copy_(torch.stack(rows))
+            if parameter.ndim > 1 and new:
+                parameter[new] = torch.randn(len(new), parameter.shape[1], generator=generator) * scale
+
+
+def _stored_tensor(folder: Path, name: str) -> torch.Tensor:
+    """Return one tensor of the files, fp32."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as weights:
+            if name in weights.keys():  # noqa: SIM118 - not a dict
+                return weights.get_tensor(name).float()  # type: ignore[no-any-return]
+    raise BadInput("WRONG_KEYS", f"there is no tensor {name!r}", "copy the model again", file=folder)
 
 
 def _load_tokenizer(folder: Path, config: Any) -> Any:

@@ -100,8 +100,10 @@ def _origin(passport: Mapping[str, Any]) -> str:
     frozen = passport["frozen"]
     if frozen["tensors"]:
         lines.append(f"- {frozen['tensors']} tensors were frozen; their hashes are those of the base model.")
-    if base.get("head_reused"):
-        lines.append("- Training started from the base model's own head, since its labels are the same.")
+    if known := base.get("head_labels"):
+        new = [label for label in passport["labels"] if label not in known]
+        for_which = f"for {', '.join(known)}; new in it: {', '.join(new)}" if new else "for the same labels"
+        lines.append(f"- Training started from the base model's own head {for_which}.")
     lines.extend(f"- Note: {note}." for note in passport["notes"])
     return "\n".join(lines)
 

@@ -21,6 +21,9 @@ from transfer_learning.disk import room_for
 
 FORMAT = 1
 
+PASSPORT = "passport.json"
+"""How a published model was made, in JSON."""
+
 TRANSFORMER, POOLING, NORMALIZE, DENSE = "", "1_Pooling", "2_Normalize", "2_Dense"
 """Folders of the modules of a sentence-transformers model; the one that scales vectors to length 1 has no settings."""
 
@@ -81,7 +84,7 @@ def write(folder: Path, published: Published) -> None:
         "heads": [_head(published, head_file)],
         **published.passport,
     }
-    write_json(folder / "passport.json", passport)
+    write_json(folder / PASSPORT, passport)
     (folder / "README.md").write_text(model_card.render(passport), encoding="utf-8")
 
 

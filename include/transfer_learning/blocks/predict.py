@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transfer_learning.blocks.base_model import Base, load_base, read_config
 from transfer_learning.blocks.batching import length_batches, tokenize
 from transfer_learning.blocks.head import TextClassifier
+from transfer_learning.blocks.model_folder import PASSPORT
 from transfer_learning.blocks.pooling import POOLINGS
 from transfer_learning.blocks.safe_loading import check_files
 from transfer_learning.errors import BadInput, nearest, one_line
@@ -106,7 +107,7 @@ def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
     head = passport["heads"][0] if pooled and passport is not None else {}
     pooling = str(head["pooling"]) if pooled else "architecture"
     base = load_base(folder, labels, pooling, seed=0)
-    if not pooled and not base.head_reused:
+    if not pooled and base.head_labels != labels:
         raise BadInput(
             "NO_HEAD",
             f"its weights hold no classification head for {', '.join(labels[:10])}",
@@ -123,7 +124,7 @@ def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
 
 def _read_passport(folder: Path) -> dict[str, Any] | None:
     """Return the passport with its labels and first head checked, or None for a folder without one."""
-    path = folder / "passport.json"
+    path = folder / PASSPORT
     if not path.exists():
         return None
     try:

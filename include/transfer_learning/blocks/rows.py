@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from transfer_learning.blocks.data.hashing import content_key
 from transfer_learning.errors import BadInput, nearest
-from transfer_learning.hashes import Hashes, fixed_binary, from_fixed_binary
+from transfer_learning.hashes import Hashes, fixed_binary, from_fixed_binary, joined
 from transfer_learning.specs import TaskSpec
+
+T = TypeVar("T")
 
 KEYS = ("_row_key", "_row_hash", "_content_key")
 """Columns that every part carries beside the user's own."""
@@ -44,6 +49,23 @@ class Rows:
     def label_names(self) -> list[str]:
         """The distinct labels by name, in their own order."""
         return [str(value) for value in self.label_values]
+
+    def select(self, places: NDArray[np.int64]) -> Rows:
+        """Return some of the rows, in the order of ``places``; the distinct labels stay those of all."""
+
+        def pick(values: list[T]) -> list[T]:
+            return [values[place] for place in places]
+
+        return dataclasses.replace(
+            self,
+            texts=pick(self.texts),
+            pairs=None if self.pairs is None else pick(self.pairs),
+            labels=pick(self.labels),
+            row_keys=pick(self.row_keys),
+            content_keys=pick(self.content_keys),
+            slices={name: pick(values) for name, values in self.slices.items()},
+            input_hashes=None if self.input_hashes is None else self.input_hashes[places],
+        )
 
     def input_keys(self) -> list[bytes]:
         """Return the content keys of the texts as they were read: the dataset's own, unless a task names other text columns."""
@@ -89,6 +111,30 @@ def read_rows(
         content_keys=table["_content_key"].to_pylist(),
         slices={name: ["" if v is None else str(v) for v in table[name].to_pylist()] for name in sliced},
         input_hashes=from_fixed_binary(table["_input_hash"]) if hashed else None,
+    )
+
+
+def concat(first: Rows, second: Rows) -> Rows:
+    """Return the rows of both, read for the same task, the first ones first.
+
+    Raises:
+        BadInput: labels of two types.
+    """
+    try:
+        values = tuple(sorted({*first.label_values, *second.label_values}))  # type: ignore[type-var]
+    except TypeError:
+        kinds = " and ".join(sorted({type(value).__name__ for value in (*first.label_values, *second.label_values)}))
+        raise BadInput("SCHEMA", f"labels of two types are to be joined: {kinds}", "store them alike in both datasets") from None
+    hashed = first.input_hashes is not None and second.input_hashes is not None
+    return Rows(
+        texts=[*first.texts, *second.texts],
+        pairs=None if first.pairs is None else [*first.pairs, *(second.pairs or ())],
+        labels=[*first.labels, *second.labels],
+        label_values=values,
+        row_keys=[*first.row_keys, *second.row_keys],
+        content_keys=[*first.content_keys, *second.content_keys],
+        slices={name: [*found, *second.slices[name]] for name, found in first.slices.items()},
+        input_hashes=joined((first.input_hashes, second.input_hashes)) if hashed else None,  # type: ignore[arg-type]
     )
 
 

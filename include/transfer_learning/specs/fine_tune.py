@@ -20,6 +20,9 @@ class FineTuneSpec(Settings):
     init_from: Literal["base", "latest", "champion"] = "base"
     """Where training starts: the base model on all rows, which does not drift, or the model's own newest or live version; the
     base where there is none yet."""
+    replay: float | None = None
+    """Share of the training rows that are older ones, drawn by seed: rows that the starting version was trained on, and rows of
+    the operator's ``replay`` dataset. All other rows of the dataset train. None takes every row of the dataset."""
     task: TaskSpec | None = None
     """Column roles; None takes the dataset's."""
     unfreeze_blocks: int | None = None
@@ -92,6 +95,8 @@ class FineTuneSpec(Settings):
                 raise BadInput("BAD_SETTING", f"FineTuneSpec.{name} must be above 0, found {value}")
         if self.weight_decay < 0 or not 0 <= self.warmup < 1:
             raise BadInput("BAD_SETTING", "FineTuneSpec.weight_decay must be 0 or more, and warmup at least 0 and below 1")
+        if self.replay is not None and not 0 <= self.replay < 1:
+            raise BadInput("BAD_SETTING", f"FineTuneSpec.replay must be at least 0 and below 1, found {self.replay}")
         if self.unfreeze_blocks is not None and self.strategy != "probe_then_fine_tune":
             raise BadInput(
                 "BAD_SETTING",

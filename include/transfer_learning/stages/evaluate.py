@@ -1,7 +1,8 @@
 """Score a candidate and the live model on the same test rows, apply the gate, and write the evidence.
 
 Inputs: ``candidate`` and maybe ``champion`` (model folders), ``test`` and maybe ``train`` (folders of Parquet parts, the latter
-for the baselines), ``candidate_ledger`` and ``champion_ledger`` (folders of ledgers). Out: ``verdict.json``,
+for the baselines), maybe ``champion_test`` (the test rows of the champion's data), ``candidate_ledger`` and ``champion_ledger``
+(folders of ledgers). Out: ``verdict.json``,
 ``predictions.parquet`` and ``plots/``.
 """
 
@@ -22,10 +23,11 @@ import pyarrow.parquet as pq
 
 from transfer_learning.blocks import numerics
 from transfer_learning.blocks.evaluation import baselines, plots
-from transfer_learning.blocks.evaluation.comparison import Compared, compare_scores, score_slices
+from transfer_learning.blocks.evaluation.comparison import Compared, compare_scores, score_slices, slices_of
 from transfer_learning.blocks.evaluation.gate import Evidence, Ruling, decide
-from transfer_learning.blocks.evaluation.ledger import Dropped, drop_known
+from transfer_learning.blocks.evaluation.old_data import OldData, find_old
 from transfer_learning.blocks.evaluation.scoring import Score, refuse_to_go_on, score_baseline, score_model
+from transfer_learning.blocks.ledger import Dropped, drop_known
 from transfer_learning.blocks.predict import load_classifier
 from transfer_learning.blocks.rows import Rows, read_rows
 from transfer_learning.errors import BadInput
@@ -62,10 +64,12 @@ def evaluate(spec: EvaluateSpec, inputs: Inputs, out: Path, run: Run) -> dict[st
     """
     started = time.monotonic()
     run.numerics |= numerics.choose("fp32", run) | {"version": NUMERICS_VERSIONS["evaluate"]}
-    rows, dropped, scores = _score_all(spec, inputs, run)
+    rows, dropped, old, scores = _score_all(spec, inputs, run)
     champion = scores.champion
     compared = compare_scores(rows, scores.candidate, champion, spec) if champion else None
-    slices, slice_evidence = score_slices(rows, scores.candidate, champion, spec)
+    labels = [*rows.labels, *(old.gone.labels if old.gone else ())]
+    parts = [*slices_of(rows), *([old.slice] if old.slice else [])]
+    slices, slice_evidence = score_slices(labels, parts, scores.candidate, champion, spec)
     evidence = Evidence(
         candidate=scores.candidate.metrics,
         champion=champion.metrics if champion else None,
@@ -81,26 +85,28 @@ def evaluate(spec: EvaluateSpec, inputs: Inputs, out: Path, run: Run) -> dict[st
     run.progress(phase="evidence")
     _write_predictions(out / "predictions.parquet", rows, scores)
     _draw(out / "plots", scores, run.facts)
-    verdict = _verdict(spec, run.facts, rows, dropped, scores, compared, slices, ruling)
+    verdict = _verdict(spec, run.facts, rows, dropped, old, scores, compared, slices, ruling)
     text = json.dumps(verdict, indent=1, ensure_ascii=False, allow_nan=False)
     (out / "verdict.json").write_text(text + "\n", encoding="utf-8")
     return _flat(scores, compared, len(rows)) | {"seconds": time.monotonic() - started}
 
 
-def _score_all(spec: EvaluateSpec, inputs: Inputs, run: Run) -> tuple[Rows, Dropped, Scores]:
+def _score_all(spec: EvaluateSpec, inputs: Inputs, run: Run) -> tuple[Rows, Dropped, OldData, Scores]:
     """Read the test rows that neither model was trained on, and let everybody answer them."""
     classifier = load_classifier(inputs["candidate"][0], run.numerics["device"])
     task = spec.task or classifier.task or TaskSpec()
     if not inputs.get("test"):
         raise BadInput("NO_TEST_ROWS", "the dataset has no test split", "give its split rule a share for test")
     every = read_rows(inputs["test"], task, role="test", slices=spec.slices)
-    rows, dropped = drop_known(every, inputs.get("candidate_ledger", ()), inputs.get("champion_ledger", ()))
-    candidate = score_model(classifier, rows, spec, run, "candidate")
+    ledgers = inputs.get("candidate_ledger", ()), inputs.get("champion_ledger", ())
+    rows, dropped = drop_known(every, *ledgers)
+    old = find_old(rows, inputs.get("champion_test", ()), task, [folder for part in ledgers for folder in part])
+    candidate = score_model(classifier, rows, spec, run, "candidate", old.gone)
     # The candidate is the champion where the parent pinned the same version for both.
     version = run.facts.get("candidate_version")
     same = version is not None and version == run.facts.get("champion_version")
-    champion = candidate if same else _champion(spec, inputs, rows, run)
-    return rows, dropped, Scores(candidate=candidate, champion=champion, **_baselines(inputs, task, rows, run))
+    champion = candidate if same else _champion(spec, inputs, rows, old, run)
+    return rows, dropped, old, Scores(candidate=candidate, champion=champion, **_baselines(inputs, task, rows, run))
 
 
 def digest_rows(rows: Rows) -> str:
@@ -108,10 +114,10 @@ def digest_rows(rows: Rows) -> str:
     return hashlib.sha256(b"".join(sorted(rows.row_keys))).hexdigest()
 
 
-def _champion(spec: EvaluateSpec, inputs: Inputs, rows: Rows, run: Run) -> Score | None:
+def _champion(spec: EvaluateSpec, inputs: Inputs, rows: Rows, old: OldData, run: Run) -> Score | None:
     if not inputs.get("champion"):
         return None
-    return score_model(load_classifier(inputs["champion"][0], run.numerics["device"]), rows, spec, run, "champion")
+    return score_model(load_classifier(inputs["champion"][0], run.numerics["device"]), rows, spec, run, "champion", old.gone)
 
 
 def _baselines(inputs: Inputs, task: TaskSpec, rows: Rows, run: Run) -> dict[str, Score | None]:
@@ -153,6 +159,7 @@ def _verdict(
     facts: Mapping[str, Any],
     rows: Rows,
     dropped: Dropped,
+    old: OldData,
     scores: Scores,
     compared: Compared | None,
     slices: list[dict[str, Any]],
@@ -163,7 +170,7 @@ def _verdict(
         "format": FORMAT,
         "decision": ruling.decision,
         "passed": ruling.passed,
-        "sentences": [*ruling.sentences, *_notes(spec, facts, rows, dropped, scores, compared)],
+        "sentences": [*ruling.sentences, *_notes(spec, facts, rows, dropped, old, scores, compared)],
         "metrics": {
             "candidate": scores.candidate.metrics,
             "champion": scores.champion.metrics if scores.champion else None,
@@ -186,7 +193,13 @@ def _verdict(
 
 
 def _notes(
-    spec: EvaluateSpec, facts: Mapping[str, Any], rows: Rows, dropped: Dropped, scores: Scores, compared: Compared | None
+    spec: EvaluateSpec,
+    facts: Mapping[str, Any],
+    rows: Rows,
+    dropped: Dropped,
+    old: OldData,
+    scores: Scores,
+    compared: Compared | None,
 ) -> list[str]:
     """Return one sentence for each circumstance that a reader of the figures must know."""
     notes = [*(compared.notes if compared else []), *scores.candidate.warnings]
@@ -201,6 +214,8 @@ def _notes(
         )
     if dropped.total:
         notes.append(dropped.sentence(len(rows) + dropped.total))
+    if old.note:
+        notes.append(old.note)
     if scores.majority is None:
         notes.append("no training rows were given: there are no baselines")
     elif scores.tfidf is None:

@@ -1,7 +1,8 @@
 """Fine-tune a text classifier: ``full``, ``linear_probe`` or ``probe_then_fine_tune``.
 
-Inputs: ``base`` (one folder), ``train`` and maybe ``validation`` (folders of Parquet parts), and maybe ``features`` (folders of
-parts that ``feature_extract`` made of these rows and this base, for ``linear_probe``). Out: ``model/``, a plain
+Inputs: ``base`` (one folder), ``train`` and maybe ``validation`` (folders of Parquet parts), maybe ``features`` (folders of
+parts that ``feature_extract`` made of these rows and this base, for ``linear_probe``), and for ``spec.replay`` maybe ``replay``
+(folders of older rows) and ``ledger`` (folders with the ledgers of the version that ``base`` is). Out: ``model/``, a plain
 Hugging Face folder with passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained or
 selected on).
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from transfer_learning.blocks.adaptation import Adaptation, Data
 from transfer_learning.blocks.batching import tokenize
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
+from transfer_learning.blocks.replay import Mixture, mix
 from transfer_learning.blocks.rows import Rows, read_rows
 from transfer_learning.errors import BadInput, Diverged
 from transfer_learning.hashes import joined
@@ -44,12 +47,12 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     """
     started = time.monotonic()
     task = spec.task or TaskSpec()
-    train, validation = _read(inputs, task)
-    labels = train.label_names
+    train, validation, mixture = _read(inputs, task, spec)
     run.numerics |= numerics.choose(spec.precision, run)
     folder = inputs["base"][0]
     width = int(base_model.read_config(folder).hidden_size)
     plan = defaults.resolve(spec, len(train), width, pairs=task.text_pair is not None)
+    labels = _labels(train, validation, folder, plan, spec, run)
     base = base_model.load_base(folder, labels, plan.pooling, spec.seed)
     classifier = TextClassifier(base.model, len(labels), plan.pooling, normalize=spec.normalize, layer=spec.layer)
     classifier.to(run.numerics["device"])
@@ -70,8 +73,8 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     metrics = _metrics(adaptation, data, time.monotonic() - started)
     passport = {
         **_facts(spec, task, run),
-        "base": {**(run.facts.get("base") or {}), "license": _license(folder), "head_reused": base.head_reused},
-        "settings": _settings(spec, plan, max_length),
+        "base": {**(run.facts.get("base") or {}), "license": _license(folder), "head_labels": base.head_labels},
+        "settings": _settings(spec, plan, max_length, mixture),
         "label_counts": _counts(train, validation),
         "metrics": metrics,
         "frozen": _digest(frozen),
@@ -90,14 +93,18 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     return metrics
 
 
-def _read(inputs: Inputs, task: TaskSpec) -> tuple[Rows, Rows | None]:
-    """Read training and validation rows.
+def _read(inputs: Inputs, task: TaskSpec, spec: FineTuneSpec) -> tuple[Rows, Rows | None, Mixture | None]:
+    """Read training rows, with a share of older ones where asked for, and validation rows.
 
     Raises:
-        BadInput: one class, fewer than two rows, or a validation label that training has not.
+        BadInput: one class, or fewer than two rows.
     """
     hashed = bool(inputs.get("features"))
     train = read_rows(inputs["train"], task, hashed=hashed)
+    mixture = None
+    if spec.replay is not None:
+        older = read_rows(inputs["replay"], task, role="replay", hashed=hashed) if inputs.get("replay") else None
+        train, mixture = mix(train, older, inputs.get("ledger", ()), spec.replay, spec.seed)
     held_out = [folder for folder in inputs.get("validation", ()) if any(folder.glob("*.parquet"))]
     validation = read_rows(held_out, task, role="validation", hashed=hashed) if held_out else None
     if len(train) < 2 or len(train.label_values) < 2:
@@ -107,14 +114,33 @@ def _read(inputs: Inputs, task: TaskSpec) -> tuple[Rows, Rows | None]:
             "add rows of another class",
             column=task.label,
         )
-    if validation and (unknown := sorted(set(validation.label_names) - set(train.label_names))):
+    return train, validation, mixture
+
+
+def _labels(train: Rows, validation: Rows | None, folder: Path, plan: defaults.Plan, spec: FineTuneSpec, run: Run) -> list[str]:
+    """Return the labels of the head: where it grows out of this model's own version, that one's first, then the new ones.
+
+    Raises:
+        BadInput: a validation label that is none of them.
+    """
+    labels = train.label_names
+    if spec.init_from != "base" and plan.pooling == "architecture" and _is_version_of(folder, run.facts.get("model")):
+        known = list(base_model.read_config(folder).id2label.values())
+        labels = [*known, *(label for label in labels if label not in known)]
+    if validation and (unknown := sorted(set(validation.label_names) - set(labels))):
         raise BadInput(
             "UNKNOWN_LABEL",
             f"validation has labels that train has not: {', '.join(unknown[:5])}",
             "add training rows of these classes",
-            column=task.label,
+            column=(spec.task or TaskSpec()).label,
         )
-    return train, validation
+    return labels
+
+
+def _is_version_of(folder: Path, model: Any) -> bool:
+    """Return whether the base is an earlier version of this very model."""
+    passport = folder / model_folder.PASSPORT
+    return passport.exists() and json.loads(passport.read_bytes()).get("model") == model
 
 
 def _data(
@@ -135,7 +161,7 @@ def _data(
     targets = torch.tensor([names[label] for rows in parts for label in rows.labels])
     weights = None
     if spec.class_weights == "balanced":
-        counts = torch.bincount(targets[: len(train)], minlength=len(labels)).float()
+        counts = torch.bincount(targets[: len(train)], minlength=len(labels)).float().clamp(min=1)
         weights = len(train) / (len(labels) * counts)
     data = Data(tokens, targets, len(validation) if validation else 0, weights)
     return data, longest
@@ -224,6 +250,7 @@ def _facts(spec: FineTuneSpec, task: TaskSpec, run: Run) -> dict[str, Any]:
         "task": task.to_dict(),
         "model": run.facts.get("model"),
         "dataset": dict(run.facts.get("dataset") or {}),
+        "replay": dict(run.facts.get("replay") or {}) or None,
         "as_of": run.facts.get("as_of"),
         "strategy": spec.strategy,
         "spec": spec.to_dict(),
@@ -232,9 +259,10 @@ def _facts(spec: FineTuneSpec, task: TaskSpec, run: Run) -> dict[str, Any]:
     }
 
 
-def _settings(spec: FineTuneSpec, plan: defaults.Plan, max_length: int) -> dict[str, Any]:
+def _settings(spec: FineTuneSpec, plan: defaults.Plan, max_length: int, mixture: Mixture | None) -> dict[str, Any]:
     """Return the settings as they were used, chosen or given."""
-    used = {name: getattr(plan, name) for name in ("strategy", "pooling", "batch_size")}
+    used = {name: getattr(plan, name) for name in ("strategy", "pooling", "batch_size")} | {"init_from": spec.init_from}
+    used["replay"] = "all rows" if mixture is None else f"{spec.replay:g}: {mixture}"
     if spec.strategy != "linear_probe":
         used |= {"epochs": plan.epochs, "backbone_lr": plan.backbone_lr, "unfreeze_blocks": spec.unfreeze_blocks or "all"}
     if spec.strategy != "full":

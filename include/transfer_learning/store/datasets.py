@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,7 +136,14 @@ class DatasetStore:
         return documents.plain(standing), uploaded
 
     def fetch(
-        self, name: str, digest: str, *, destination: Path, cache: Cache | None = None, on_bytes: OnBytes | None = None
+        self,
+        name: str,
+        digest: str,
+        *,
+        destination: Path,
+        splits: Collection[str] | None = None,
+        cache: Cache | None = None,
+        on_bytes: OnBytes | None = None,
     ) -> Path:
         """Lay a snapshot down as a folder: ``manifest.json``, ``<split>/<sha256>.parquet``, ``unlabelled-<split>/…``.
 
@@ -144,6 +151,7 @@ class DatasetStore:
             name: of the dataset.
             digest: of the snapshot.
             destination: must not exist, or be an empty folder; it appears whole or not at all.
+            splits: only the labelled rows of these; None takes everything.
             cache: content-addressed files on this machine.
             on_bytes: told the number of bytes just transferred, from several threads.
 
@@ -168,7 +176,8 @@ class DatasetStore:
                 target.parent.mkdir(exist_ok=True)
                 self._fetch_part(name, part, target, cache, on_bytes)
 
-            _all_at_once(lay_down, manifest["parts"])
+            wanted = [p for p in manifest["parts"] if splits is None or (p["labelled"] and p["split"] in splits)]
+            _all_at_once(lay_down, wanted)
             (folder / "manifest.json").write_text(canonical_json(manifest), encoding="utf-8")
             folder.rename(destination)
         return destination

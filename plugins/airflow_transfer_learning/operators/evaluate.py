@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_transfer_learning.operators.base import SpecOperator, figures, with_task
-from transfer_learning.errors import OutcomeUnknown
+from transfer_learning.errors import BadInput, OutcomeUnknown
 from transfer_learning.jobs import fingerprint
 from transfer_learning.refs import DatasetRef, ModelRef, VerdictRef
 from transfer_learning.specs import EvaluateSpec
@@ -151,8 +151,28 @@ class EvaluateOperator(SpecOperator):
                 inputs[f"{role}_ledger"] = ledger = [destination / f"{role}_ledger"]
                 ledger[0].mkdir()
                 store.models.fetch_ledger(candidate.name, version, ledger[0])
+        if champion is not None:
+            inputs |= self.fetch_champion_test(store, candidate.name, champion, dataset, destination / "champion_data")
         self.check_stop()
         return inputs
+
+    def fetch_champion_test(
+        self, store: Store, model: str, champion: int, dataset: DatasetRef, destination: Path
+    ) -> dict[str, list[Path]]:
+        """Bring the test rows of the champion's own data onto this machine, where they are others than the present ones."""
+        known = store.models.manifest(model, champion)["facts"].get("dataset") or {}
+        try:
+            theirs = store.datasets.manifest(known["name"], known["digest"])["split_digests"].get("test")
+            ours = store.datasets.manifest(dataset.name, dataset.digest)["split_digests"].get("test")
+            if theirs in (None, ours):
+                return {}
+            store.datasets.fetch(
+                known["name"], known["digest"], destination=destination, splits=("test",), cache=self.open_cache()
+            )
+        except (BadInput, KeyError) as error:
+            self.log.warning("The champion's own test rows are no slice of this verdict: %s", error)
+            return {}
+        return {"champion_test": [destination / "test"]}
 
     def announce(self, verdict: VerdictRef, context: Context) -> None:
         """Log the verdict, and tell the notifiers where the candidate did not pass."""

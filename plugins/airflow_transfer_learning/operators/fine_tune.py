@@ -12,7 +12,7 @@ from airflow_transfer_learning.operators.base import with_task
 from airflow_transfer_learning.operators.base_model import BaseModelOperator, starting_point
 from airflow_transfer_learning.operators.stored_features import Set, check_sets, merged, precisions, read_sets
 from transfer_learning.bases import BaseModel, Bases
-from transfer_learning.errors import HostOutOfMemory
+from transfer_learning.errors import BadInput, HostOutOfMemory
 from transfer_learning.jobs import JobResult, fingerprint
 from transfer_learning.refs import DatasetRef, ModelRef
 from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec, check_name
@@ -28,7 +28,8 @@ ROWS = 16
 class FineTuneOperator(BaseModelOperator):
     """Fine-tune a base model in a child process and publish it as a new version.
 
-    Where the same settings, data and base were published before, that version is returned and nothing runs.
+    Where the same settings, data and base were published before, that version is returned and nothing runs. So it is where
+    training would go on from a version that has learned from these very rows under these settings already.
 
     Args:
         spec: a ``FineTuneSpec`` or a dict of its fields.
@@ -38,6 +39,8 @@ class FineTuneOperator(BaseModelOperator):
         base: URI of the base model; not with a plan, which pins it.
         features: output of the run's ``FeatureExtractOperator``, all its shards, for strategy ``linear_probe``: nothing but the
             head is then computed. Stored as ``float32`` they change nothing in the result.
+        replay: output of another ``PullDatasetOperator`` with older rows, for ``FineTuneSpec.replay``; its training rows are
+            drawn from, beside those of ``dataset`` that the starting version was trained on.
         force: train and publish even what was published before.
         overrides: settings that change at run time.
         kwargs: as for every operator here.
@@ -46,7 +49,7 @@ class FineTuneOperator(BaseModelOperator):
         A ``ModelRef`` as a dict.
     """
 
-    template_fields: Sequence[str] = ("model", "features", *BaseModelOperator.template_fields)
+    template_fields: Sequence[str] = ("model", "features", "replay", *BaseModelOperator.template_fields)
     plan_key = "fine_tune"
     spec_class = FineTuneSpec
 
@@ -56,11 +59,13 @@ class FineTuneOperator(BaseModelOperator):
         spec: FineTuneSpec | dict[str, Any],
         model: str | None = None,
         features: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
+        replay: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(spec=spec, **kwargs)
         self.model = model
         self.features = features
+        self.replay = replay
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the version, new or found."""
@@ -72,11 +77,16 @@ class FineTuneOperator(BaseModelOperator):
             model, base = self.model_name(), self.fetch_base(store, context, work / "base")
             sets = read_sets(store, self.features)
             spec = with_features(spec, sets, manifest, base.digest)
-            key = fingerprint("fine_tune", spec, training_digests(manifest, base, sets))
-            if (found := self.find(store, model, key)) is None:
-                facts = self.facts(context, model, base, dataset)
+            older = self.older(store, spec)
+            rows = training_rows(manifest, sets, older)
+            key = fingerprint("fine_tune", spec, rows | {"base": base.digest})
+            facts = self.facts(context, model, base, dataset) | {"learned": fingerprint("fine_tune", spec, rows)}
+            facts |= {"replay": {name: older[name] for name in ("name", "digest")}} if older is not None else {}
+            if (found := self.find(store, model, key) or self.settled(store, facts)) is None:
                 inputs = self.fetch_rows(store, dataset, work / "data") | {"base": [base.folder]}
                 inputs |= self.fetch_features(store, sets, work / "features")
+                if spec.replay is not None:
+                    inputs |= self.fetch_older(store, older, facts, work)
                 found = self.train(store, context, key, as_extracted(spec, sets), inputs, work / "job", facts)
             return dataclasses.replace(found, as_of=self.as_of(context)).to_dict()
 
@@ -85,6 +95,43 @@ class FineTuneOperator(BaseModelOperator):
         found = None if self.force else store.models.find(model, key)
         if found is not None:
             self.log.info("Version %d of %s is this very training: nothing to do", found.version, model)
+        return found
+
+    def settled(self, store: Store, facts: Mapping[str, Any]) -> ModelRef | None:
+        """Return the version that training would go on from, if it has learned from the same rows under the same settings."""
+        for version in () if self.force else parents(facts["model"], facts["base"]["uri"]):
+            manifest = store.models.manifest(facts["model"], version)
+            if manifest["facts"].get("learned") == facts["learned"]:
+                self.log.info("Version %d of %s has learned from these rows already: nothing to do", version, facts["model"])
+                return store.models.find(facts["model"], manifest["fingerprint"])
+        return None
+
+    def older(self, store: Store, spec: FineTuneSpec) -> Mapping[str, Any] | None:
+        """Return the manifest of the dataset with older rows, if there is one.
+
+        Raises:
+            BadInput: there is one, and no share of it is wanted.
+        """
+        if self.replay is None:
+            return None
+        if spec.replay is None:
+            raise BadInput("BAD_SETTING", "replay is a dataset, and FineTuneSpec.replay says no share", "set it, such as to 0.5")
+        ref = DatasetRef.from_dict(self.replay)
+        return store.datasets.manifest(ref.name, ref.digest)
+
+    def fetch_older(
+        self, store: Store, older: Mapping[str, Any] | None, facts: Mapping[str, Any], work: Path
+    ) -> dict[str, list[Path]]:
+        """Bring older rows onto this machine, and what tells them: the ledgers of the version that training goes on from."""
+        found: dict[str, list[Path]] = {}
+        if older is not None:
+            folder = store.datasets.fetch(
+                older["name"], older["digest"], destination=work / "replay", splits=("train",), cache=self.open_cache()
+            )
+            found["replay"] = [folder / "train"] if (folder / "train").is_dir() else []
+        for version in parents(facts["model"], facts["base"]["uri"]):
+            store.models.fetch_ledger(facts["model"], version, work / "ledger")
+            found["ledger"] = [work / "ledger"]
         return found
 
     def train(
@@ -135,8 +182,9 @@ class FineTuneOperator(BaseModelOperator):
 
     def fetch_rows(self, store: Store, dataset: DatasetRef, destination: Path) -> dict[str, list[Path]]:
         """Bring the snapshot onto this machine; the test rows are not handed on."""
-        store.datasets.fetch(dataset.name, dataset.digest, destination=destination, cache=self.open_cache())
-        return {role: [destination / role] for role in ("train", "validation") if (destination / role).is_dir()}
+        roles = ("train", "validation")
+        store.datasets.fetch(dataset.name, dataset.digest, destination=destination, splits=roles, cache=self.open_cache())
+        return {role: [destination / role] for role in roles if (destination / role).is_dir()}
 
     def fetch_features(self, store: Store, sets: Sequence[Set], destination: Path) -> dict[str, list[Path]]:
         """Bring the features of all shards onto this machine, if any."""
@@ -182,11 +230,12 @@ def with_features(spec: FineTuneSpec, sets: Sequence[Set], manifest: Mapping[str
     return spec
 
 
-def training_digests(manifest: Mapping[str, Any], base: BaseModel, sets: Sequence[Set]) -> dict[str, str]:
-    """Return what the result depends on beside the settings: rows and base, and features only where they were rounded."""
+def training_rows(manifest: Mapping[str, Any], sets: Sequence[Set], older: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return what the result depends on beside settings and base: rows, and features only where they were rounded."""
     rows = {role: manifest["split_digests"].get(role, "") for role in ("train", "validation")}
-    rounded = bool(sets) and sets[0]["spec"]["dtype"] != "float32"
-    return rows | {"base": base.digest} | ({"features": sets[0]["spec"]["dtype"]} if rounded else {})
+    if sets and sets[0]["spec"]["dtype"] != "float32":
+        rows["features"] = sets[0]["spec"]["dtype"]
+    return rows | ({"replay": older["split_digests"].get("train", "")} if older is not None else {})
 
 
 def as_extracted(spec: FineTuneSpec, sets: Sequence[Set]) -> FineTuneSpec:

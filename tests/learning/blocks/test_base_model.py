@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from learning.tiny_model import write_base, write_tokenizer
+from transfer_learning.blocks.backbone import architecture_of
 from transfer_learning.blocks.base_model import load_base
 from transfer_learning.errors import BadInput
 
@@ -111,7 +112,7 @@ def test_a_pretraining_head_is_left_behind(tmp_path: Path) -> None:
     folder = write_base(tmp_path / "base")
     change_weights(lambda weights: weights.update({"cls.predictions.bias": torch.zeros(3)}))(folder)
 
-    assert not load_base(folder, LABELS, "architecture", seed=0).head_reused
+    assert not load_base(folder, LABELS, "architecture", seed=0).head_labels
 
 
 def test_the_head_is_a_function_of_the_seed(tmp_path: Path) -> None:
@@ -123,17 +124,37 @@ def test_the_head_is_a_function_of_the_seed(tmp_path: Path) -> None:
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize(("labels", "reused"), [(LABELS, True), (["maybe", "yes"], False), (["a", "b", "c"], False)])
-def test_a_trained_head_is_kept_for_the_very_same_labels_only(tmp_path: Path, labels: list[str], reused: bool) -> None:
-    model = load_base(write_base(tmp_path / "base"), LABELS, "architecture", seed=3).model
-    model.save_pretrained(tmp_path / "published")
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "albert"])
+@pytest.mark.parametrize("labels", [LABELS, LABELS[::-1], [*LABELS, "new"], ["new", LABELS[1]]])
+def test_a_trained_head_is_kept_by_the_names_of_its_labels(tmp_path: Path, kind: str, labels: list[str]) -> None:
+    trained = load_base(write_base(tmp_path / "base", kind), LABELS, "architecture", seed=3).model
+    trained.save_pretrained(tmp_path / "published")
     write_tokenizer(tmp_path / "published")
 
     base = load_base(tmp_path / "published", labels, "architecture", seed=4)
 
-    assert base.head_reused is reused
-    same = base.model.classifier.weight.shape == model.classifier.weight.shape
-    assert (same and torch.equal(base.model.classifier.weight, model.classifier.weight)) is reused
+    assert base.head_labels == [label for label in labels if label in LABELS]
+    output = architecture_of(trained.config).output
+    before, after = (dict(model.get_submodule(output).named_parameters()) for model in (trained, base.model))
+    for place, label in enumerate(labels):
+        for name, weights in after.items():
+            old = before[name][LABELS.index(label)] if label in LABELS else None
+            assert torch.equal(weights[place], old) if old is not None else (weights.ndim == 1 or weights[place].any())
+    changed = [
+        n for n, w in trained.named_parameters() if not n.startswith(output) and not torch.equal(w, base.model.get_parameter(n))
+    ]
+    assert not changed
+
+
+def test_a_head_that_knows_none_of_the_labels_starts_anew(tmp_path: Path) -> None:
+    model = load_base(write_base(tmp_path / "base"), LABELS, "architecture", seed=3).model
+    model.save_pretrained(tmp_path / "published")
+    write_tokenizer(tmp_path / "published")
+
+    base = load_base(tmp_path / "published", ["maybe", "never"], "architecture", seed=4)
+
+    assert base.head_labels == []
+    assert not torch.equal(base.model.classifier.weight, model.classifier.weight)
 
 
 def test_the_longest_input_is_a_multiple_of_eight_that_positions_allow(tmp_path: Path) -> None:

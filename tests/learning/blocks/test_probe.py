@@ -64,12 +64,12 @@ def test_two_classes_are_one_row_of_weights_each(digits: tuple, classifier: str)
 @pytest.mark.parametrize("classifier", ["softmax", "linear_svm"])
 def test_balancing_serves_the_rare_class(digits: tuple, classifier: str) -> None:
     x, y, test_x, test_y = digits
-    rare = (y != 8) | (torch.arange(len(y)) < 100)
+    rare, x, test_x = (y != 8) | (torch.arange(len(y)) < 100), x[:, :24], test_x[:, :24]
 
     plain, balanced = (probe.fit(x[rare], y[rare], 10, classifier=classifier, balanced=balanced) for balanced in (False, True))
 
     recall = [(chances(fitted, test_x[test_y == 8]).argmax(dim=-1) == 8).float().mean() for fitted in (plain, balanced)]
-    assert recall[1] >= recall[0]
+    assert recall[1] > recall[0]
 
 
 @pytest.mark.parametrize("classifier", ["softmax", "linear_svm"])

@@ -143,6 +143,7 @@ def test_only_new_rows_are_computed(extraction: Extraction) -> None:
 def test_an_input_that_stands_twice_is_computed_once(extraction: Extraction) -> None:
     rows = make_rows(10)
     extraction.give("train", [*rows, *rows])
+    extraction.give("validation", rows)
 
     found = extraction.run()
 

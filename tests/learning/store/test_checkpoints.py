@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from learning.store.faults import FaultyObjectStore
 from transfer_learning.store.checkpoints import CheckpointStore, is_complete
 
 
@@ -64,6 +65,22 @@ def test_a_damaged_checkpoint_is_skipped_loudly_for_the_one_before(objects, stor
     assert found.name == "step-00000001"
     assert [step.name for step in (tmp_path / "resume").iterdir()] == ["step-00000001"]
     assert len(skipped) == (0 if damage == "no marker" else 1)
+
+
+def test_the_marker_goes_up_last_and_comes_down_first(objects, tmp_path):
+    """So that whoever is killed in the middle leaves no marker beside half a checkpoint."""
+    watched = FaultyObjectStore(objects)
+    store = CheckpointStore(watched, "f00d")
+    for step in (1, 2):
+        store.upload(checkpoint(tmp_path, step), "first")
+    store.keep("first", {"step-00000002"})
+    store.delete()
+
+    for step in (1, 2):
+        calls = [call for call in watched.calls if f"step-0000000{step}/" in call]
+        files = ["weights.safetensors", "_COMPLETE.json"]
+        assert [call.split()[0] for call in calls] == ["upload", "upload", "delete", "delete"]
+        assert [call.split("/")[-1] for call in calls] == [*files, *files[::-1]]
 
 
 def test_an_attempt_keeps_what_it_is_told_and_touches_no_other_attempt(objects, store, tmp_path):

@@ -22,6 +22,10 @@ MOST_VALUES = 200
 SLICE_FIGURES = ("accuracy", "macro_f1")
 
 
+Slice = tuple[str, str, Codes]
+"""Column, value and row numbers."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Compared:
     """The paired comparison over all rows."""
@@ -37,7 +41,7 @@ def compare_scores(rows: Rows, candidate: Score, champion: Score, spec: Evaluate
 
     A row whose label the champion does not know counts as its error: it cannot be right there.
     """
-    labels, ours, theirs = _codes(rows, candidate, champion)
+    labels, ours, theirs = _codes(rows.labels, candidate.answers, champion.answers, candidate.known, champion.known)
     gate = spec.gate
     comparison = compare(
         labels,
@@ -53,29 +57,33 @@ def compare_scores(rows: Rows, candidate: Score, champion: Score, spec: Evaluate
 
 
 def score_slices(
-    rows: Rows, candidate: Score, champion: Score | None, spec: EvaluateSpec
+    labels: Sequence[str], slices: Sequence[Slice], candidate: Score, champion: Score | None, spec: EvaluateSpec
 ) -> tuple[list[dict[str, Any]], list[SliceEvidence]]:
     """Return the figures of every slice, and with a champion what the gate needs of them.
 
     Without a slice margin the Holm-adjusted p values are about no difference at all.
 
-    Raises:
-        BadInput: a slice column with too many values to be one.
+    Args:
+        labels: of the test rows and then of the rows that only the slice of old data has, as each score holds its answers.
+        slices: row numbers among these.
+        candidate: its answers.
+        champion: its answers, if there is one.
+        spec: margin, resamples and seed.
     """
     figures, evidence = [], []
-    for column, value, places in _slices(rows):
+    for column, value, places in slices:
         figures.append(
             {
                 "column": column,
                 "value": value,
                 "rows": len(places),
-                "candidate": _figures(rows, candidate, places),
-                "champion": None if champion is None else _figures(rows, champion, places),
+                "candidate": _figures(labels, candidate, places),
+                "champion": None if champion is None else _figures(labels, champion, places),
             }
         )
     if champion is None:
         return figures, []
-    coded = _codes(rows, candidate, champion)
+    coded = _codes(labels, candidate.all_answers, champion.all_answers, candidate.known, champion.known)
     # Enough resamples that the smallest p value survives Holm's factor.
     samples = max(spec.bootstrap_samples, round(20 * len(figures) / (1 - spec.gate.confidence)))
     comparisons = [
@@ -87,7 +95,7 @@ def score_slices(
             confidence=spec.gate.confidence,
             seed=spec.seed,
         )
-        for _, _, places in _slices(rows)
+        for _, _, places in slices
     ]
     for entry, comparison, adjusted in zip(figures, comparisons, holm([c.p_value for c in comparisons]), strict=True):
         entry |= {"difference": comparison.difference, "interval": list(comparison.interval), "p_holm": adjusted}
@@ -96,18 +104,21 @@ def score_slices(
     return figures, evidence
 
 
-def _codes(rows: Rows, candidate: Score, champion: Score) -> tuple[Codes, Codes, Codes]:
-    names = label_order(candidate.known, champion.known, rows.labels)
-    place = {name: number for number, name in enumerate(names)}
-    labels, ours, theirs = (
-        np.array([place[name] for name in part], dtype=np.int64) for part in (rows.labels, candidate.answers, champion.answers)
-    )
-    return labels, ours, theirs
+def _codes(
+    labels: Sequence[str], ours: Sequence[str], theirs: Sequence[str], *known: Sequence[str]
+) -> tuple[Codes, Codes, Codes]:
+    place = {name: number for number, name in enumerate(label_order(*known, labels))}
+    first, second, third = (np.array([place[name] for name in part], dtype=np.int64) for part in (labels, ours, theirs))
+    return first, second, third
 
 
-def _slices(rows: Rows) -> list[tuple[str, str, Codes]]:
-    """Return column, value and row numbers of each slice, by column and then by value."""
-    slices: list[tuple[str, str, Codes]] = []
+def slices_of(rows: Rows) -> list[Slice]:
+    """Return the slices of every slice column, by column and then by value.
+
+    Raises:
+        BadInput: a slice column with too many values to be one.
+    """
+    slices: list[Slice] = []
     for column, values in rows.slices.items():
         distinct, codes = np.unique(np.array(values, dtype=object), return_inverse=True)
         if len(distinct) > MOST_VALUES:
@@ -121,9 +132,9 @@ def _slices(rows: Rows) -> list[tuple[str, str, Codes]]:
     return slices
 
 
-def _figures(rows: Rows, score: Score, places: Codes) -> dict[str, Any]:
-    picked = places.tolist()
-    metrics, _ = classification_metrics([rows.labels[i] for i in picked], [score.answers[i] for i in picked], score.known)
+def _figures(labels: Sequence[str], score: Score, places: Codes) -> dict[str, Any]:
+    picked, answers = places.tolist(), score.all_answers
+    metrics, _ = classification_metrics([labels[i] for i in picked], [answers[i] for i in picked], score.known)
     return {name: metrics[name] for name in SLICE_FIGURES}
 
 

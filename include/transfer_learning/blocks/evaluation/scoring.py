@@ -34,6 +34,13 @@ class Score:
     probabilities: NDArray[np.float64] | None = None
     """Shape (rows, len(known))."""
     calibration: Calibration | None = None
+    others: list[str] = dataclasses.field(default_factory=list)
+    """Answers on the rows that only the slice of old data has."""
+
+    @property
+    def all_answers(self) -> list[str]:
+        """Answers on the test rows, then on the others."""
+        return [*self.answers, *self.others]
 
     def of_answer(self) -> NDArray[np.float64]:
         """Return the probability of each answer."""
@@ -47,24 +54,38 @@ class Score:
         return [float(self.probabilities[row, place[label]]) if label in place else None for row, label in enumerate(labels)]
 
 
-def score_model(classifier: Classifier, rows: Rows, spec: EvaluateSpec, run: Run, phase: str) -> Score:
-    """Predict every row, telling progress, and measure.
+def score_model(
+    classifier: Classifier, rows: Rows, spec: EvaluateSpec, run: Run, phase: str, others: Rows | None = None
+) -> Score:
+    """Predict every row, telling progress, and measure on the test rows.
+
+    Args:
+        classifier: the model.
+        rows: the test rows.
+        spec: resamples, confidence and seed of the calibration.
+        run: hears about progress.
+        phase: ``candidate`` or ``champion``.
+        others: rows that only the slice of old data has.
 
     Raises:
         Stopped: the job was asked to stop.
     """
     started = reported = time.monotonic()
+    texts, pairs = [*rows.texts, *(others.texts if others else ())], rows.pairs
+    if others and pairs is not None:
+        pairs = [*pairs, *(others.pairs or ())]
 
     def on_rows(done: int) -> None:
         nonlocal reported
         refuse_to_go_on(run)
         now = time.monotonic()
-        if done == len(rows) or now - reported >= BETWEEN_REPORTS:
+        if done == len(texts) or now - reported >= BETWEEN_REPORTS:
             reported, speed = now, done / max(now - started, 1e-9)
-            run.progress(phase=phase, step=done, steps=len(rows), rows_per_second=speed, eta=(len(rows) - done) / speed)
+            run.progress(phase=phase, step=done, steps=len(texts), rows_per_second=speed, eta=(len(texts) - done) / speed)
 
-    probabilities = classifier.probabilities(rows.texts, rows.pairs, on_rows=on_rows)
-    answers = [classifier.labels[column] for column in probabilities.argmax(axis=1)]
+    found = classifier.probabilities(texts, pairs, on_rows=on_rows)
+    every = [classifier.labels[column] for column in found.argmax(axis=1)]
+    answers, probabilities = every[: len(rows)], found[: len(rows)]
     metrics, warnings = classification_metrics(rows.labels, answers, classifier.labels, probabilities)
     correct = np.array([answer == label for answer, label in zip(answers, rows.labels, strict=True)])
     calibrated = calibration(
@@ -72,7 +93,7 @@ def score_model(classifier: Classifier, rows: Rows, spec: EvaluateSpec, run: Run
     )
     metrics["expected_calibration_error"] = calibrated.error
     metrics["calibration"] = dataclasses.asdict(calibrated)
-    return Score(answers, classifier.labels, metrics, warnings, probabilities, calibrated)
+    return Score(answers, classifier.labels, metrics, warnings, probabilities, calibrated, every[len(rows) :])
 
 
 def score_baseline(baseline: Answers, rows: Rows) -> Score:

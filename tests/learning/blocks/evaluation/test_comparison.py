@@ -2,7 +2,7 @@
 
 import pytest
 
-from transfer_learning.blocks.evaluation.comparison import compare_scores, score_slices
+from transfer_learning.blocks.evaluation.comparison import compare_scores, score_slices, slices_of
 from transfer_learning.blocks.evaluation.metrics import classification_metrics
 from transfer_learning.blocks.evaluation.scoring import Score
 from transfer_learning.blocks.rows import Rows
@@ -58,7 +58,9 @@ def test_a_slice_has_its_own_figures_and_a_holm_adjusted_p_value():
     wrong = ["b", "a"] * 50
     ours, theirs = score(labels, labels, ["a", "b"]), score(labels, labels[:100] + wrong, ["a", "b"])
 
-    figures, evidence = score_slices(rows(labels, desks), ours, theirs, EvaluateSpec(gate=Gate(slice_margin=0.05)))
+    figures, evidence = score_slices(
+        labels, slices_of(rows(labels, desks)), ours, theirs, EvaluateSpec(gate=Gate(slice_margin=0.05))
+    )
 
     assert [(f["column"], f["value"], f["rows"]) for f in figures] == [("desk", "home", 100), ("desk", "world", 100)]
     assert figures[1]["candidate"] == {"accuracy": 1.0, "macro_f1": 1.0}
@@ -73,7 +75,9 @@ def test_a_slice_has_its_own_figures_and_a_holm_adjusted_p_value():
 def test_without_a_champion_slices_are_figures_only():
     labels = ["a", "b"]
 
-    figures, evidence = score_slices(rows(labels, ["x", "y"]), score(labels, labels, ["a", "b"]), None, EvaluateSpec())
+    figures, evidence = score_slices(
+        labels, slices_of(rows(labels, ["x", "y"])), score(labels, labels, ["a", "b"]), None, EvaluateSpec()
+    )
 
     assert [f["champion"] for f in figures] == [None, None]
     assert evidence == []
@@ -84,7 +88,9 @@ def test_many_slices_can_still_be_settled():
     desks = [f"desk {i}" for i in range(200) for _ in range(20)]
     ours, theirs = score(labels, labels, ["a", "b"]), score(labels, ["b"] * 4000, ["a", "b"])
 
-    _, evidence = score_slices(rows_of(labels, desks), ours, theirs, EvaluateSpec(gate=Gate(slice_margin=0.05)))
+    _, evidence = score_slices(
+        labels, slices_of(rows_of(labels, desks)), ours, theirs, EvaluateSpec(gate=Gate(slice_margin=0.05))
+    )
 
     assert all(entry.p_adjusted <= 0.05 for entry in evidence)
 
@@ -95,7 +101,6 @@ def rows_of(labels, desks):
 
 def test_a_column_with_a_value_for_each_row_is_no_slice():
     labels = ["a"] * 201
-    found = score(labels, labels, ["a", "b"])
 
     with pytest.raises(BadInput, match=r"^TOO_MANY_SLICES \[desk\] has 201 values among 201 test rows"):
-        score_slices(rows_of(labels, [str(i) for i in range(201)]), found, None, EvaluateSpec())
+        slices_of(rows_of(labels, [str(i) for i in range(201)]))

@@ -1,11 +1,10 @@
-"""Keeping the test honest: rows that a model was trained or selected on do not judge it."""
+"""Which rows a model was trained or selected on: they do not judge it, and count as older where training continues."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +14,6 @@ from numpy.typing import NDArray
 
 from transfer_learning.blocks.rows import Rows
 from transfer_learning.errors import BadInput
-
-T = TypeVar("T")
 
 KEYS = ("row_key", "content_key")
 
@@ -50,7 +47,7 @@ def drop_known(rows: Rows, candidate: Sequence[Path], champion: Sequence[Path]) 
     Raises:
         BadInput: a ledger that cannot be read, or no row is left.
     """
-    in_candidate, in_champion = _known(rows, candidate), _known(rows, champion)
+    in_candidate, in_champion = in_ledger(rows, candidate), in_ledger(rows, champion)
     known = in_candidate | in_champion
     dropped = Dropped(int(known.sum()), int(in_candidate.sum()), int(in_champion.sum()))
     if known.all():
@@ -60,30 +57,15 @@ def drop_known(rows: Rows, candidate: Sequence[Path], champion: Sequence[Path]) 
             f"{dropped.champion_ledger} in the champion's), so nothing is left to judge by",
             "add test rows that no model was trained on",
         )
-    return select(rows, np.flatnonzero(~known)), dropped
+    return rows.select(np.flatnonzero(~known)), dropped
 
 
-def select(rows: Rows, places: NDArray[np.int64]) -> Rows:
-    """Return some of the rows, in the order of ``places``; the distinct labels stay those of all."""
-    if len(places) == len(rows):
-        return rows
+def in_ledger(rows: Rows, folders: Sequence[Path]) -> NDArray[np.bool_]:
+    """Return for each row whether one of its keys stands in the ledgers of ``folders``.
 
-    def pick(values: list[T]) -> list[T]:
-        return [values[place] for place in places]
-
-    return dataclasses.replace(
-        rows,
-        texts=pick(rows.texts),
-        pairs=None if rows.pairs is None else pick(rows.pairs),
-        labels=pick(rows.labels),
-        row_keys=pick(rows.row_keys),
-        content_keys=pick(rows.content_keys),
-        slices={name: pick(values) for name, values in rows.slices.items()},
-    )
-
-
-def _known(rows: Rows, folders: Sequence[Path]) -> NDArray[np.bool_]:
-    """Return for each row whether one of its keys stands in the ledgers of ``folders``."""
+    Raises:
+        BadInput: a ledger that cannot be read.
+    """
     found = np.zeros(len(rows), dtype=bool)
     ours = {"row_key": [rows.row_keys], "content_key": [rows.content_keys, rows.input_keys()]}
     for path in sorted(path for folder in folders for path in folder.glob("*.parquet")):

@@ -1,0 +1,72 @@
+"""Which rows a training takes that goes on from an earlier version: all that are new, and a share of the older ones.
+
+Training on new rows alone forgets the old ones (McCloskey and Cohen 1989); mixing in a few of them, "rehearsal", is the simplest
+remedy that works (Robins 1995, "Catastrophic forgetting, rehearsal and pseudorehearsal").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from transfer_learning.blocks.ledger import in_ledger
+from transfer_learning.blocks.rows import Rows, concat
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mixture:
+    """What a training took."""
+
+    new: int
+    older: int
+    """Older rows that were drawn."""
+    of: int
+    """Older rows that there were."""
+
+    def __str__(self) -> str:
+        if not self.new:
+            return f"no row is new: all {self.of:,} older ones"
+        return f"{self.new:,} new rows and {self.older:,} of {self.of:,} older ones"
+
+
+def mix(train: Rows, older: Rows | None, ledgers: Sequence[Path], share: float, seed: int) -> tuple[Rows, Mixture]:
+    """Return all new rows with so many older ones that these are ``share`` of the whole.
+
+    Older is what stands in a ledger of the version that training starts from, corrected labels included, and every row of
+    ``older`` that is not in ``train``. Where no row is new, all are taken. A row's place in the draw depends on nothing but its
+    key and the seed.
+
+    Args:
+        train: rows of the dataset.
+        older: rows of another one.
+        ledgers: folders with the ledgers of the starting version; empty where there is none.
+        share: at least 0 and below 1.
+        seed: of the draw.
+
+    Raises:
+        BadInput: a ledger that cannot be read, or labels of two types.
+    """
+    known = in_ledger(train, ledgers)
+    pool = train.select(np.flatnonzero(known))
+    if older is not None:
+        ours = set(train.row_keys)
+        others = np.array([place for place, key in enumerate(older.row_keys) if key not in ours], dtype=np.int64)
+        pool = concat(pool, older.select(others))
+    new = train.select(np.flatnonzero(~known))
+    if not len(new):
+        return _in_order(pool), Mixture(0, len(pool), len(pool))
+    wanted = min(len(pool), round(share / (1 - share) * len(new)))
+    draw = sorted(range(len(pool)), key=lambda place: hashlib.sha256(f"{seed} ".encode() + pool.row_keys[place]).digest())
+    drawn = pool.select(np.array(draw[:wanted], dtype=np.int64))
+    return _in_order(concat(new, drawn)), Mixture(len(new), wanted, len(pool))
+
+
+def _in_order(rows: Rows) -> Rows:
+    """Return the rows by their keys, as every stage reads them, with the labels that they have."""
+    left = set(rows.labels)
+    ordered = rows.select(np.array(sorted(range(len(rows)), key=rows.row_keys.__getitem__), dtype=np.int64))
+    return dataclasses.replace(ordered, label_values=tuple(value for value in rows.label_values if str(value) in left))

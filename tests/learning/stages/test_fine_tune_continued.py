@@ -1,0 +1,115 @@
+"""Training that goes on from the model's own earlier version: its head grows by label name, older rows are replayed."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from learning.tiny_model import make_rows, write_base, write_rows
+from transfer_learning.blocks.predict import load_classifier
+from transfer_learning.errors import BadInput
+from transfer_learning.specs import FineTuneSpec
+from transfer_learning.stage import Inputs, Run
+from transfer_learning.stages.fine_tune import fine_tune
+
+ROWS = make_rows(90)
+SETTINGS = {"epochs": 40, "backbone_lr": 0.005, "precision": "fp32"}
+FACTS = {"model": "news"}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published version that knows business and film."""
+    folder = tmp_path_factory.mktemp("first")
+    rows = [row for row in ROWS[:60] if row[1] != "sport"]
+    return train({"base": [write_base(folder / "base")], "train": [write_rows(folder / "train", rows)]}, folder / "out")
+
+
+def train(inputs: Inputs, out: Path, facts: dict[str, Any] | None = None, **settings: Any) -> Path:
+    out.mkdir()
+    fine_tune(FineTuneSpec(**SETTINGS | settings), inputs, out, Run(threads=1, facts=FACTS if facts is None else facts))
+    return out
+
+
+def passport(out: Path) -> dict[str, Any]:
+    return json.loads((out / "model" / "passport.json").read_text())
+
+
+@pytest.fixture
+def continued(first: Path, tmp_path: Path) -> Inputs:
+    """The version, its ledger, and new rows of two topics of which it knows one."""
+    (tmp_path / "ledger").mkdir()
+    shutil.copy(first / "ledger.parquet", tmp_path / "ledger")
+    new = [row for row in ROWS[60:] if row[1] != "business"]
+    return {
+        "base": [first / "model"],
+        "train": [write_rows(tmp_path / "train", new)],
+        "replay": [write_rows(tmp_path / "replay", [row for row in ROWS[:60] if row[1] != "sport"])],
+        "ledger": [tmp_path / "ledger"],
+    }
+
+
+def test_the_head_keeps_the_labels_it_knows_and_grows_by_the_new_ones(continued: Inputs, tmp_path: Path) -> None:
+    out = train(continued, tmp_path / "out", init_from="latest", replay=0.5)
+
+    found = passport(out)
+    assert found["labels"] == ["business", "film", "sport"]
+    assert found["base"]["head_labels"] == ["business", "film"]
+    assert "own head for business, film; new in it: sport" in (out / "model" / "README.md").read_text()
+    texts, labels = zip(*make_rows(60, seed=3), strict=True)
+    classifier = load_classifier(out / "model")
+    answers = [classifier.labels[i] for i in classifier.probabilities(list(texts)).argmax(axis=1)]
+    assert sum(a == b for a, b in zip(answers, labels, strict=True)) >= 50
+
+
+def test_a_label_without_new_rows_stays(continued: Inputs, tmp_path: Path) -> None:
+    out = train(continued, tmp_path / "out", init_from="champion", replay=0.0, class_weights="balanced")
+
+    assert passport(out)["labels"] == ["business", "film", "sport"]
+    assert passport(out)["label_counts"]["train"].get("business") is None
+
+
+@pytest.mark.parametrize(("facts", "init_from"), [({"model": "other"}, "latest"), (FACTS, "base")])
+def test_another_models_labels_are_not_taken_over(continued: Inputs, tmp_path: Path, facts: dict, init_from: str) -> None:
+    out = train(continued, tmp_path / "out", facts, init_from=init_from, replay=0.0)
+
+    assert passport(out)["labels"] == ["film", "sport"]
+
+
+def test_older_rows_are_drawn_and_the_card_and_the_ledger_tell_which(continued: Inputs, tmp_path: Path) -> None:
+    out = train(continued, tmp_path / "out", init_from="latest", replay=0.2)
+
+    assert passport(out)["settings"]["replay"] == "0.2: 20 new rows and 5 of 40 older ones"
+    assert "| replay | 0.2: 20 new rows and 5 of 40 older ones |" in (out / "model" / "README.md").read_text()
+    assert pq.read_table(out / "ledger.parquet").num_rows == 25
+
+
+def test_rows_of_the_dataset_that_the_version_was_trained_on_are_older_ones(first: Path, tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir()
+    shutil.copy(first / "ledger.parquet", tmp_path / "ledger")
+    every = [row for row in ROWS if row[1] != "sport"]
+    inputs = {
+        "base": [first / "model"], "train": [write_rows(tmp_path / "train", every)], "ledger": [tmp_path / "ledger"]
+    }  # fmt: skip
+
+    out = train(inputs, tmp_path / "out", init_from="latest", replay=0.5)
+
+    assert passport(out)["settings"]["replay"] == "0.5: 20 new rows and 20 of 40 older ones"
+
+
+def test_a_validation_label_that_only_the_head_knows_is_fine(continued: Inputs, tmp_path: Path) -> None:
+    continued["validation"] = [write_rows(tmp_path / "validation", make_rows(12, seed=5))]
+
+    train(continued, tmp_path / "out", init_from="latest", replay=0.0)
+
+    with pytest.raises(BadInput, match=r"^UNKNOWN_LABEL \[label\] validation has labels that train has not: business"):
+        train(continued, tmp_path / "other", init_from="base", replay=0.0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0])
+def test_a_share_beyond_the_whole_is_one_clear_line(share: float) -> None:
+    with pytest.raises(BadInput, match=r"^BAD_SETTING FineTuneSpec.replay must be at least 0 and below 1"):
+        FineTuneSpec(replay=share)
