@@ -77,6 +77,15 @@ PARAMS = {
         title="Where training starts",
         section="Training",
     ),
+    "replay": Param(
+        None,
+        type=["null", "number"],
+        minimum=0,
+        exclusiveMaximum=1,
+        title="Share of older rows",
+        section="Training",
+        description="Where training goes on from a version: all new rows, and so many that it knows. Empty: every row.",
+    ),
     "unfreeze_blocks": Param(
         None,
         type=["null", "integer"],
@@ -142,6 +151,7 @@ FORM = {
     "fine_tune": {
         "strategy": "{{ params.strategy }}",
         "init_from": "{{ params.init_from }}",
+        "replay": "{{ params.replay }}",
         "unfreeze_blocks": "{{ params.unfreeze_blocks }}",
         "epochs": "{{ params.epochs }}",
         "backbone_lr": "{{ params.backbone_lr }}",

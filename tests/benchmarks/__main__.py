@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks import comparisons
 from benchmarks.comparisons import Row
 from benchmarks.corpora import articles, headlines
+from benchmarks.nightly import nightly
 from benchmarks.runners import Bench
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -39,7 +40,9 @@ def whole(bench: Bench) -> list[Callable[[], list[Row]]]:
     """Return everything: the small part first, then what needs the peers' grid and several seeds."""
     return [
         *small(bench),
+        lambda: nightly(bench),
         lambda: comparisons.full_fine_tuning(bench, 3, (lambda seed: articles(480, seed),)),
+        lambda: comparisons.continued(bench, 5),
         lambda: comparisons.few_labels(bench, 5),
         lambda: comparisons.defaults_and_time_to_accuracy(bench, 5, lambda seed: headlines(320, seed), 1.5),
         lambda: comparisons.defaults_and_time_to_accuracy(bench, 5, lambda seed: articles(480, seed), 4),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from benchmarks.corpora import Corpus, articles, headlines, write_parts
 from benchmarks.runners import BASE, Bench
 from transfer_learning.blocks.data.hashing import input_hash
 from transfer_learning.blocks.feature_parts import lookup, read_parts
+from transfer_learning.jobs import JobResult
 from transfer_learning.specs import FeatureSpec, FineTuneSpec
 from transfer_learning.store import Store
 from transfer_learning.store.object_store import MemoryObjectStore
@@ -138,7 +140,7 @@ def top_blocks(bench: Bench, pairs: int) -> list[Row]:
         peer = bench.peer("trainer", corpus, best=True, frozen=4, rate=2e-4, seed=seed, **settings)
         times.append((ours["seconds"], peer["seconds"]))
         judged.append((ours["accuracy"], peer["accuracy"]))
-    what = f"top 2 of 6 blocks (accuracy {_means(judged)}) vs Trainer, same blocks frozen"
+    what = f"top 2 of 6 blocks (accuracy {means(judged)}) vs Trainer, same blocks frozen"
     return [speed(what, corpus.name, times, 2)]
 
 
@@ -170,6 +172,43 @@ def defaults_and_time_to_accuracy(bench: Bench, seeds: int, make: Callable[[int]
     what = f"time to the accuracy of the best Trainer run ({name} {_mean(ours[name]):.3f}, Trainer {_mean(grid[target]):.3f})"
     row = speed(what, corpus.name, times, wanted)
     return [*rows, row if reaching else dataclasses.replace(row, holds=False)]
+
+
+def continued(bench: Bench, seeds: int) -> list[Row]:
+    """After four nights with 5% new rows each: going on from the last version with replay, against the base on all rows."""
+    pairs: dict[float, list[tuple[float, float]]] = {0.0: [], 0.5: [], 0.8: []}
+    times: dict[float, list[tuple[float, float]]] = {share: [] for share in pairs}
+    for seed in range(seeds):
+        nights = [headlines(labelled, seed) for labelled in (320, 336, 353, 371, 390)]
+        all_rows = bench.fine_tune(nights[-1], seed=seed)
+        first = _version(bench, nights[0], seed, None, None)
+        for share, judged in pairs.items():
+            version, seconds = first, 0.0
+            for corpus in nights[1:]:
+                version = _version(bench, corpus, seed, version, share)
+                seconds = version.metrics["seconds"]
+            judged.append((bench.accuracy(version.out / "model", nights[-1]), all_rows["accuracy"]))
+            times[share].append((seconds, all_rows["seconds"]))
+    rows = []
+    for share, judged in pairs.items():
+        faster = statistics.median(peer / ours for ours, peer in times[share])
+        what = f"four nights from the last version, replay {share:g} ({faster:.1f}x as fast) vs the base on all rows"
+        rows.append(dataclasses.replace(not_worse(what, nights[-1].name, judged), wanted="reported", holds=None))
+    return rows
+
+
+def _version(bench: Bench, corpus: Corpus, seed: int, last: JobResult | None, replay: float | None) -> JobResult:
+    """Train one night's version from the last one; its ledger names the rows that are not new."""
+    inputs = {"base": [BASE], "train": [write_parts(bench.new_folder() / "train", corpus.train)]}
+    spec = FineTuneSpec(max_length=corpus.max_length, seed=seed, init_from="latest" if last else "base", replay=replay)
+    if last is not None:
+        inputs |= {"base": [last.out / "model"], "ledger": [last.out, *last.out.parent.glob("ledgers")]}
+    result = bench.stage("fine_tune", spec, inputs, facts={"model": "news"})
+    (result.out.parent / "ledgers").mkdir()
+    for folder in inputs.get("ledger", ()):
+        for path in folder.glob("*.parquet"):
+            shutil.copy(path, result.out.parent / "ledgers" / f"{folder.parent.name}-{path.name}")
+    return result
 
 
 def few_labels(bench: Bench, seeds: int) -> list[Row]:
@@ -313,5 +352,6 @@ def _mean(runs: list[dict[str, Any]]) -> float:
     return statistics.mean(run["accuracy"] for run in runs)
 
 
-def _means(pairs: list[tuple[float, float]]) -> str:
+def means(pairs: list[tuple[float, float]]) -> str:
+    """Return the mean of each side, to be read."""
     return " and ".join(f"{statistics.mean(side):.3f}" for side in zip(*pairs, strict=True))

@@ -79,6 +79,9 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
     made = Trainer(model=model, args=arguments, train_dataset=train, data_collator=DataCollatorWithPadding(tokenizer))
     made.train()
     seconds = time.monotonic() - started
+    if job.get("save"):
+        made.save_model(job["save"])
+        tokenizer.save_pretrained(job["save"])
     found = made.predict(tokenized(rows["test"]))  # in an order of its own where batches have like lengths
     return {"seconds": seconds, "accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
 

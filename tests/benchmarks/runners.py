@@ -31,7 +31,7 @@ class Bench:
     """
 
     def __init__(self, folder: Path, peer_python: Path) -> None:
-        self.folder, self._python = folder, peer_python
+        self.folder, self.peer_python = folder, peer_python
         self._numbers = itertools.count()
 
     def new_folder(self) -> Path:
@@ -67,7 +67,7 @@ class Bench:
         asked = folder / "job.json"
         asked.write_text(json.dumps({"task": task, "base": str(BASE), "out": str(folder / "out.npy"), **job}))
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        done = subprocess.run([self._python, PEERS, asked], env=environment, capture_output=True, text=True)
+        done = subprocess.run([self.peer_python, PEERS, asked], env=environment, capture_output=True, text=True)
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         if done.returncode or not lines:
             raise RuntimeError(f"the peer {task} failed: {done.stderr[-2000:]}")

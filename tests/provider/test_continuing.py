@@ -104,6 +104,11 @@ def test_where_the_version_has_learned_the_same_rows_already_it_is_the_result(ni
     assert other["version"] > first["version"]
 
 
+def test_a_share_without_older_rows_is_one_clear_line(nights):
+    with pytest.raises(AirflowFailException, match="^BAD_SETTING FineTuneSpec.replay is 0.5, and where training starts from the"):
+        Task().run(nights.fine_tune(nights.second, {"init_from": "base", "replay": 0.5}))
+
+
 def test_older_rows_without_a_share_are_one_clear_line(nights):
     with pytest.raises(AirflowFailException, match="^BAD_SETTING replay is a dataset, and FineTuneSpec.replay says no share"):
         Task().run(nights.fine_tune(nights.second, replay=nights.first))

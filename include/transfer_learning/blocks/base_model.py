@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as library_logging
 
 from transfer_learning.blocks.backbone import architecture_of
@@ -175,7 +175,7 @@ def _refuse_inflated(loader: Any, config: Any, folder: Path) -> None:
         raise BadInput("WRONG_KEYS", what, "use weights and config.json of the same model", file=folder)
 
 
-def _account_for_keys(folder: Path, model: Any, report: dict[str, Any]) -> None:
+def _account_for_keys(folder: Path, model: PreTrainedModel, report: dict[str, Any]) -> None:
     """Refuse a base that lacks or contradicts any weight outside the heads: only head keys may differ."""
     prefix = f"{model.base_model_prefix}."
     own = set(model.state_dict())

@@ -98,6 +98,14 @@ class TextClassifier(nn.Module):
         """Return what the head sees of rows whose state behind block ``block - 1`` is known, (rows, width)."""
         return self.head.pool(self.backbone.run_from(state, attention_mask, block), attention_mask)
 
+    def sees_as(self, other: TextClassifier) -> bool:
+        """Return whether both pooled heads see the same of every row, bit by bit; False where the head is the architecture's."""
+        ours, theirs = self.pooled_head, other.pooled_head
+        if ours is None or theirs is None or (ours.pooling, ours.normalize) != (theirs.pooling, theirs.normalize):
+            return False
+        mine, others = self.model.state_dict(), other.model.state_dict()
+        return mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
+
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Return the head's weights by their names in this module."""
         keys = self.backbone.architecture.head_keys if self.pooled_head is None else ()

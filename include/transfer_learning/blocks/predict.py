@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from transfer_learning.blocks.base_model import Base, load_base, read_config
-from transfer_learning.blocks.batching import length_batches, tokenize
+from transfer_learning.blocks.batching import Tokens, length_batches, tokenize
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.model_folder import PASSPORT
 from transfer_learning.blocks.pooling import POOLINGS
@@ -26,6 +27,15 @@ TOKEN_BUDGET = 4096
 """Padded tokens to one forward pass; a larger batch is no faster on two cores."""
 
 FORMATS = ("transformers", "sentence_transformers")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """What a classifier's head sees of some texts."""
+
+    tokens: Tokens
+    features: torch.Tensor
+    """fp32 (rows, width), on the CPU."""
 
 
 class Classifier:
@@ -61,29 +71,59 @@ class Classifier:
     ) -> NDArray[np.float64]:
         """Return the probability of each label, shape (rows, labels).
 
-        Each row is padded to its own length rounded up to 8 and batched with rows of that length only, and the head sees one
-        row at a time: matrix products of one and of many rows round differently.
-
         Args:
             texts: first texts.
             pairs: second texts, or None.
             on_rows: called after each batch with the number of rows done; what it raises ends the prediction.
         """
-        if not texts:
-            return np.zeros((0, len(self.labels)))
+        return self.judge(self.see(texts, pairs, on_rows=on_rows)) if texts else np.zeros((0, len(self.labels)))
+
+    def see(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        on_rows: Callable[[int], None] | None = None,
+        known: tuple[Classifier, Seen] | None = None,
+    ) -> Seen:
+        """Return what the head sees of each text; at least one.
+
+        Each row is padded to its own length rounded up to 8 and batched with rows of that length only.
+
+        Args:
+            texts: first texts.
+            pairs: second texts, or None.
+            on_rows: called after each batch with the number of rows done; what it raises ends the prediction.
+            known: another classifier and what its head saw of these texts; it is taken where backbone and tokens are the same.
+        """
         tokens = tokenize(self._tokenizer, texts, pairs, self.max_length, segments=self._model.backbone.has_segments)
-        logits = np.zeros((len(texts), len(self.labels)))
+        if known is not None and known[1].tokens == tokens and self._model.sees_as(known[0]._model):
+            if on_rows is not None:
+                on_rows(len(tokens))
+            return known[1]
+        batches = length_batches(tokens.lengths, TOKEN_BUDGET)
+        found: list[torch.Tensor] = []
         done = 0
-        for rows in length_batches(tokens.lengths, TOKEN_BUDGET):
+        for rows in batches:
             with torch.inference_mode():
-                features = self._model.features(tokens.batch(rows, self._device))
-                # A copy of its own: where a row lies in memory can change how its product is summed.
-                each = [self._model.head.classify(features[i : i + 1].clone()) for i in range(len(rows))]
-                logits[rows] = torch.cat(each).cpu().double().numpy()
+                found.append(self._model.features(tokens.batch(rows, self._device)).float().cpu())
             done += len(rows)
             if on_rows is not None:
                 on_rows(done)
-        return softmax(logits)
+        features = torch.cat(found)
+        features[[row for rows in batches for row in rows]] = features.clone()
+        return Seen(tokens, features)
+
+    def judge(self, seen: Seen) -> NDArray[np.float64]:
+        """Return the probability of each label, shape (rows, labels).
+
+        The head sees one row at a time, in a copy of its own: how a product is summed changes with the number of rows and with
+        where they lie in memory.
+        """
+        with torch.inference_mode():
+            features = seen.features.to(self._device)
+            each = [self._model.head.classify(features[i : i + 1].clone()) for i in range(len(features))]
+        return softmax(torch.cat(each).cpu().double().numpy())
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

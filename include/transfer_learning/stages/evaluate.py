@@ -26,9 +26,9 @@ from transfer_learning.blocks.evaluation import baselines, plots
 from transfer_learning.blocks.evaluation.comparison import Compared, compare_scores, score_slices, slices_of
 from transfer_learning.blocks.evaluation.gate import Evidence, Ruling, decide
 from transfer_learning.blocks.evaluation.old_data import OldData, find_old
-from transfer_learning.blocks.evaluation.scoring import Score, refuse_to_go_on, score_baseline, score_model
+from transfer_learning.blocks.evaluation.scoring import Score, refuse_to_go_on, score_baseline, score_model, see
 from transfer_learning.blocks.ledger import Dropped, drop_known
-from transfer_learning.blocks.predict import load_classifier
+from transfer_learning.blocks.predict import Classifier, Seen, load_classifier
 from transfer_learning.blocks.rows import Rows, read_rows
 from transfer_learning.errors import BadInput
 from transfer_learning.power import smallest_margin
@@ -101,11 +101,12 @@ def _score_all(spec: EvaluateSpec, inputs: Inputs, run: Run) -> tuple[Rows, Drop
     ledgers = inputs.get("candidate_ledger", ()), inputs.get("champion_ledger", ())
     rows, dropped = drop_known(every, *ledgers)
     old = find_old(rows, inputs.get("champion_test", ()), task, [folder for part in ledgers for folder in part])
-    candidate = score_model(classifier, rows, spec, run, "candidate", old.gone)
+    seen = see(classifier, rows, old.gone, run, "candidate")
+    candidate = score_model(classifier, seen, rows, spec)
     # The candidate is the champion where the parent pinned the same version for both.
     version = run.facts.get("candidate_version")
     same = version is not None and version == run.facts.get("champion_version")
-    champion = candidate if same else _champion(spec, inputs, rows, old, run)
+    champion = candidate if same else _champion(spec, inputs, rows, old, run, (classifier, seen))
     return rows, dropped, old, Scores(candidate=candidate, champion=champion, **_baselines(inputs, task, rows, run))
 
 
@@ -114,10 +115,13 @@ def digest_rows(rows: Rows) -> str:
     return hashlib.sha256(b"".join(sorted(rows.row_keys))).hexdigest()
 
 
-def _champion(spec: EvaluateSpec, inputs: Inputs, rows: Rows, old: OldData, run: Run) -> Score | None:
+def _champion(
+    spec: EvaluateSpec, inputs: Inputs, rows: Rows, old: OldData, run: Run, known: tuple[Classifier, Seen]
+) -> Score | None:
     if not inputs.get("champion"):
         return None
-    return score_model(load_classifier(inputs["champion"][0], run.numerics["device"]), rows, spec, run, "champion", old.gone)
+    classifier = load_classifier(inputs["champion"][0], run.numerics["device"])
+    return score_model(classifier, see(classifier, rows, old.gone, run, "champion", known), rows, spec)
 
 
 def _baselines(inputs: Inputs, task: TaskSpec, rows: Rows, run: Run) -> dict[str, Score | None]:

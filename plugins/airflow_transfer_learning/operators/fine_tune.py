@@ -110,9 +110,12 @@ class FineTuneOperator(BaseModelOperator):
         """Return the manifest of the dataset with older rows, if there is one.
 
         Raises:
-            BadInput: there is one, and no share of it is wanted.
+            BadInput: there is one, and no share of it is wanted; or a share of what can not be.
         """
         if self.replay is None:
+            if spec.replay is not None and spec.init_from == "base":
+                what = f"FineTuneSpec.replay is {spec.replay:g}, and where training starts from the base no row is an older one"
+                raise BadInput("BAD_SETTING", what, "set init_from to 'champion' or 'latest', or pass replay, another dataset")
             return None
         if spec.replay is None:
             raise BadInput("BAD_SETTING", "replay is a dataset, and FineTuneSpec.replay says no share", "set it, such as to 0.5")

@@ -39,6 +39,41 @@ def test_a_rows_result_is_bit_identical_alone_and_in_a_batch(folder):
     assert len(np.unique(together, axis=0)) > 50
 
 
+def change(path, name):
+    weights = load_file(path)
+    weights[name].view(-1)[0] += 1e-3
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_two_heads_on_the_same_frozen_backbone_look_once(tmp_path):
+    one, other = (write_pooled_classifier(tmp_path / name, LABELS) for name in ("one", "other"))
+    change(other / "2_Dense" / "model.safetensors", "linear.weight")
+    first, second, texts = load_classifier(one), load_classifier(other), sentences(20)
+    seen, rows = first.see(texts), []
+
+    shared = second.see(texts, known=(first, seen), on_rows=rows.append)
+
+    assert shared is seen
+    assert rows == [20]
+    assert np.array_equal(second.judge(shared), second.probabilities(texts))
+    assert not np.array_equal(second.judge(shared), first.judge(seen))
+
+
+@pytest.mark.parametrize("difference", ["weights", "length", "texts", "head of the architecture"])
+def test_what_another_backbone_saw_is_not_taken(tmp_path, difference):
+    kind = "transformers" if difference.startswith("head") else "sentence_transformers"
+    one, other = (WRITERS[kind](tmp_path / name, LABELS) for name in ("one", "other"))
+    if difference == "weights":
+        change(other / "model.safetensors", "embeddings.LayerNorm.bias")
+    first, second, texts = load_classifier(one), load_classifier(other), sentences(20)
+    if difference == "length":
+        second.max_length = 16
+    seen = first.see(texts)
+    texts = texts[::-1] if difference == "texts" else texts
+
+    assert second.see(texts, known=(first, seen)) is not seen
+
+
 def test_the_answers_are_those_of_the_plain_library(tmp_path):
     folder, text = write_classifier(tmp_path / "model", LABELS), " ".join(WORDS * 5)
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)

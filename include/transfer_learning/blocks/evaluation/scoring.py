@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from transfer_learning.blocks.evaluation.baselines import Answers
 from transfer_learning.blocks.evaluation.metrics import Calibration, calibration, classification_metrics
-from transfer_learning.blocks.predict import Classifier
+from transfer_learning.blocks.predict import Classifier, Seen
 from transfer_learning.blocks.rows import Rows
 from transfer_learning.errors import Stopped
 from transfer_learning.specs import EvaluateSpec
@@ -54,18 +54,18 @@ class Score:
         return [float(self.probabilities[row, place[label]]) if label in place else None for row, label in enumerate(labels)]
 
 
-def score_model(
-    classifier: Classifier, rows: Rows, spec: EvaluateSpec, run: Run, phase: str, others: Rows | None = None
-) -> Score:
-    """Predict every row, telling progress, and measure on the test rows.
+def see(
+    classifier: Classifier, rows: Rows, others: Rows | None, run: Run, phase: str, known: tuple[Classifier, Seen] | None = None
+) -> Seen:
+    """Return what a model's head sees of every row, telling progress.
 
     Args:
         classifier: the model.
         rows: the test rows.
-        spec: resamples, confidence and seed of the calibration.
+        others: rows that only the slice of old data has.
         run: hears about progress.
         phase: ``candidate`` or ``champion``.
-        others: rows that only the slice of old data has.
+        known: another model and what it saw of these rows: two heads on the same frozen backbone need it once.
 
     Raises:
         Stopped: the job was asked to stop.
@@ -83,7 +83,19 @@ def score_model(
             reported, speed = now, done / max(now - started, 1e-9)
             run.progress(phase=phase, step=done, steps=len(texts), rows_per_second=speed, eta=(len(texts) - done) / speed)
 
-    found = classifier.probabilities(texts, pairs, on_rows=on_rows)
+    return classifier.see(texts, pairs, on_rows=on_rows, known=known)
+
+
+def score_model(classifier: Classifier, seen: Seen, rows: Rows, spec: EvaluateSpec) -> Score:
+    """Measure a model's answers on the test rows; what it saw may have more rows, which only answer.
+
+    Args:
+        classifier: the model.
+        seen: of the test rows and then of others.
+        rows: the test rows.
+        spec: resamples, confidence and seed of the calibration.
+    """
+    found = classifier.judge(seen)
     every = [classifier.labels[column] for column in found.argmax(axis=1)]
     answers, probabilities = every[: len(rows)], found[: len(rows)]
     metrics, warnings = classification_metrics(rows.labels, answers, classifier.labels, probabilities)
