@@ -37,9 +37,14 @@ class Workplace:
         setenv("AIRFLOW__TRANSFER_LEARNING__CACHE_FOLDER", str(folder / "cache"))
         self.store = Store.open(root)
 
-    def pull(self, rows: list[dict[str, str]], name: str = "news", validation: float = 0.0) -> dict[str, Any]:
+    def pull(self, rows: list[dict[str, str]], name: str = "news", validation: float = 0.0, test: float = 0.2) -> dict[str, Any]:
         source = write_csv(self.folder / f"{name}.csv", rows)
-        spec = {"name": name, "source": source, "task": ROLES, "split": {"validation": validation, "small_classes": "exempt"}}
+        spec = {
+            "name": name,
+            "source": source,
+            "task": ROLES,
+            "split": {"validation": validation, "test": test, "small_classes": "exempt"},
+        }
         return Task().run(PullDatasetOperator(task_id="pull", spec=spec))[0]
 
     def operator(self, dataset: dict[str, Any], **options: Any) -> FeatureExtractOperator:

@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks import comparisons
 from benchmarks.comparisons import Row
 from benchmarks.corpora import articles, headlines
+from benchmarks.curves import learning_curves
 from benchmarks.nightly import nightly
 from benchmarks.runners import Bench
 
@@ -43,6 +44,7 @@ def whole(bench: Bench) -> list[Callable[[], list[Row]]]:
         lambda: nightly(bench),
         lambda: comparisons.full_fine_tuning(bench, 3, (lambda seed: articles(480, seed),)),
         lambda: comparisons.continued(bench, 5),
+        lambda: learning_curves(bench, 3),
         lambda: comparisons.few_labels(bench, 5),
         lambda: comparisons.defaults_and_time_to_accuracy(bench, 5, lambda seed: headlines(320, seed), 1.5),
         lambda: comparisons.defaults_and_time_to_accuracy(bench, 5, lambda seed: articles(480, seed), 4),
@@ -83,6 +85,8 @@ def show_in(readme: Path, rows: list[dict[str, Any]]) -> None:
     """Replace the table in the README."""
     lines = ["| comparison | corpus | ours | peer | ratio | wanted | |", "|---|---|---|---|---|---|---|"]
     for row in rows:
+        if row["comparison"].startswith("learning curve"):
+            continue  # they are the picture
         low, high = row["interval"]
         verdict = {True: "holds", False: "**not reached**", None: "reported"}[row["holds"]]
         figures = f"{row['ours']:.4g} | {row['peer']:.4g} | {row['ratio']:.3g} ({low:.3g} to {high:.3g})"

@@ -45,7 +45,8 @@ def test_every_text_is_computed_once_labelled_or_not(days, store):
 
     assert first == second != set()
     assert len(sets) == 4
-    assert sum(rows) == 2 * len({row["headline"] for row in headlines(80, seed=1)})
+    texts = {row["headline"] for row in (*headlines(80, seed=1), *headlines(120, seed=99, first_id=9000))}
+    assert sum(rows) == 2 * len(texts)
 
 
 def test_the_training_takes_the_features_of_its_day_in_their_arithmetic(days, store):
@@ -57,7 +58,16 @@ def test_the_training_takes_the_features_of_its_day_in_their_arithmetic(days, st
     assert facts["spec"]["precision"] == features["precision"] != "auto"
 
 
+def test_the_verdict_is_made_of_stored_features_for_both_models(days, store):
+    run, _ = days[1]
+    (verdict,) = store.evaluations.read(MODEL, run.results["fine_tune"]["version"])
+
+    rows = verdict["test"]["rows"]
+    for who in ("candidate", "champion"):
+        assert f"the {who} answered {rows} of {rows} test rows from features that were stored before" in verdict["sentences"]
+
+
 def test_the_plan_says_whose_features_are_extracted(days):
     summary = days[0][0].results["plan"]["summary"]
 
-    assert "Extract mean features of layer -1 for train, validation, unlabelled, for rows that have none yet." in summary
+    assert "Extract mean features of layer -1 for train, validation, test, unlabelled, for rows that have none yet." in summary

@@ -281,7 +281,7 @@ class History:
         """Return the names of the rows that the stage hands to the models."""
         handed: list[Rows] = []
 
-        def see(classifier: Any, rows: Rows, *rest: Any) -> Any:
+        def see(classifier: Any, rows: Rows, *rest: Any, **options: Any) -> Any:
             handed.append(rows)
 
         spec = EvaluateSpec(task=task, slices=("name",))

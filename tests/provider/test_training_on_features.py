@@ -7,7 +7,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_task import Task
-from airflow_transfer_learning.operators import FineTuneOperator
+from airflow_transfer_learning.operators import EvaluateOperator, FineTuneOperator
 from airflow_transfer_learning.operators.base import jobs
 from feature_workplace import EXACT, ROLES, Workplace
 from tiny_pipeline import headlines, write_base
@@ -223,3 +223,32 @@ def test_a_part_that_was_damaged_since_is_one_line(workplace, features, seen):
         AirflowFailException, match=r"^BROKEN_FEATURES .*/part-fp32-4+\.parquet it is missing — run the extraction again"
     ):
         fine_tune(workplace, force=True, features=features(parts=[lost]))
+
+
+def test_its_evaluation_takes_the_test_rows_from_the_same_extraction(workplace, monkeypatch):
+    spec = EXACT | {"splits": ["train", "validation", "test"]}
+    data = workplace.pull(headlines(120, seed=3), name="judged", test=0.4)
+    features = workplace.extract(data, spec=spec)
+    candidate = fine_tune(workplace, dataset=data, features=features, model="judged")
+    evaluate = EvaluateOperator(task_id="evaluate", spec={}, candidate=candidate, dataset=data, features=features)
+
+    verdict, _ = Task().run(evaluate)
+
+    rows = data["splits"]["test"]
+    assert f"the candidate answered {rows} of {rows} test rows from features that were stored before" in verdict["sentences"]
+
+
+@pytest.mark.parametrize(
+    ("splits", "line"),
+    [
+        (["train", "validation"], "WRONG_FEATURES the features are of train, validation, and the evaluation reads test too"),
+        (None, r"WRONG_FEATURES the features are of snapshot \w+ of news, and the evaluation takes \w+ of lined"),
+    ],
+)
+def test_features_that_an_evaluation_cannot_take_are_one_clear_line(workplace, splits, line):
+    data = workplace.pull(headlines(120, seed=3), name="lined", test=0.4)
+    features = workplace.extract(data, spec=EXACT | {"splits": splits}) if splits else workplace.ref
+    evaluate = EvaluateOperator(task_id="evaluate", spec={}, candidate=workplace.model, dataset=data, features=features)
+
+    with pytest.raises(AirflowFailException, match=f"^{line}"):
+        Task().run(evaluate)

@@ -70,6 +70,19 @@ def lookup(parts: Sequence[Part], wanted: Hashes, width: int) -> torch.Tensor:
     Raises:
         BadInput: rows that no part holds, or features of another width.
     """
+    features, found = find(parts, wanted, width)
+    if not found.all():
+        what = f"{int((~found).sum())} of {len(wanted)} rows have no features in what was given"
+        raise BadInput("MISSING_FEATURES", what, "extract the features of this very snapshot, all shards of it")
+    return features
+
+
+def find(parts: Sequence[Part], wanted: Hashes, width: int) -> tuple[torch.Tensor, npt.NDArray[np.bool_]]:
+    """Return the features of ``wanted`` in that order, fp32 (rows, width), and for each row whether a part holds it.
+
+    Raises:
+        BadInput: features of another width.
+    """
     distinct, inverse = np.unique(wanted, return_inverse=True)
     found = np.zeros(len(distinct), dtype=bool)
     features = np.empty((len(distinct), width), dtype=np.float32)
@@ -78,10 +91,7 @@ def lookup(parts: Sequence[Part], wanted: Hashes, width: int) -> torch.Tensor:
         hit = distinct[places] == part.hashes
         features[places[hit]] = _values(part.path, width)[hit]
         found[places[hit]] = True
-    if not found.all():
-        what = f"{int((~found[inverse]).sum())} of {len(wanted)} rows have no features in what was given"
-        raise BadInput("MISSING_FEATURES", what, "extract the features of this very snapshot, all shards of it")
-    return torch.from_numpy(features[inverse])
+    return torch.from_numpy(features[inverse]), found[inverse]
 
 
 class PartWriter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ FORMATS = ("transformers", "sentence_transformers")
 class Seen:
     """What a classifier's head sees of some texts."""
 
-    tokens: Tokens
+    tokens: Tokens | None
+    """None where it was not computed here, or not all of it."""
     features: torch.Tensor
     """fp32 (rows, width), on the CPU."""
 
@@ -47,7 +48,7 @@ class Classifier:
         labels: label names in the order of the columns.
         max_length: longer inputs are cut to this many tokens.
         device: where it runs.
-        task: the column roles it was trained with, where its passport tells.
+        passport: how it was made, where it is a published version.
     """
 
     def __init__(
@@ -57,14 +58,22 @@ class Classifier:
         labels: Sequence[str],
         max_length: int,
         device: str,
-        task: TaskSpec | None = None,
+        passport: Mapping[str, Any] | None = None,
     ) -> None:
         self.labels = list(labels)
         self.max_length = max_length
-        self.task = task
+        self.passport = passport or {}
+        self.task = TaskSpec.from_dict(self.passport["task"]) if "task" in self.passport else None
+        """The column roles it was trained with, where its passport tells."""
         self._model = model.eval().to(device)
         self._tokenizer = base.tokenizer
         self._device = device
+
+    @property
+    def width(self) -> int:
+        """Of what a pooled head sees."""
+        head = self._model.pooled_head
+        return self._model.backbone.width if head is None else head.linear.in_features
 
     def probabilities(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, on_rows: Callable[[int], None] | None = None
@@ -158,8 +167,7 @@ def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
     if pooled:
         _load_dense(model, folder, str(head["file"]))
     longest = int(passport["max_length"]) if passport else base.max_length
-    task = TaskSpec.from_dict(passport["task"]) if passport and "task" in passport else None
-    return Classifier(model, base, labels, min(longest, base.max_length), device, task)
+    return Classifier(model, base, labels, min(longest, base.max_length), device, passport)
 
 
 def _read_passport(folder: Path) -> dict[str, Any] | None:

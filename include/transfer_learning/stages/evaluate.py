@@ -1,9 +1,9 @@
 """Score a candidate and the live model on the same test rows, apply the gate, and write the evidence.
 
 Inputs: ``candidate`` and maybe ``champion`` (model folders), ``test`` and maybe ``train`` (folders of Parquet parts, the latter
-for the baselines), maybe ``champion_test`` (the test rows of the champion's data), ``candidate_ledger`` and ``champion_ledger``
-(folders of ledgers). Out: ``verdict.json``,
-``predictions.parquet`` and ``plots/``.
+for the baselines), maybe ``champion_test`` (the test rows of the champion's data) and ``features`` (parts that
+``feature_extract`` made of the test rows), ``candidate_ledger`` and ``champion_ledger`` (folders of ledgers). Out:
+``verdict.json``, ``predictions.parquet`` and ``plots/``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from transfer_learning.blocks.evaluation import baselines, plots
 from transfer_learning.blocks.evaluation.comparison import Compared, compare_scores, score_slices, slices_of
 from transfer_learning.blocks.evaluation.gate import Evidence, Ruling, decide
 from transfer_learning.blocks.evaluation.old_data import OldData, find_old
-from transfer_learning.blocks.evaluation.scoring import Score, refuse_to_go_on, score_baseline, score_model, see
+from transfer_learning.blocks.evaluation.scoring import Score, Shown, fits, refuse_to_go_on, score_baseline, score_model, see
+from transfer_learning.blocks.feature_parts import Part, read_parts
 from transfer_learning.blocks.ledger import Dropped, drop_known
-from transfer_learning.blocks.predict import Classifier, Seen, load_classifier
+from transfer_learning.blocks.predict import Classifier, load_classifier
 from transfer_learning.blocks.rows import Rows, read_rows
 from transfer_learning.errors import BadInput
 from transfer_learning.power import smallest_margin
@@ -97,16 +98,16 @@ def _score_all(spec: EvaluateSpec, inputs: Inputs, run: Run) -> tuple[Rows, Drop
     task = spec.task or classifier.task or TaskSpec()
     if not inputs.get("test"):
         raise BadInput("NO_TEST_ROWS", "the dataset has no test split", "give its split rule a share for test")
-    every = read_rows(inputs["test"], task, role="test", slices=spec.slices)
+    every = read_rows(inputs["test"], task, role="test", slices=spec.slices, hashed=bool(inputs.get("features")))
     ledgers = inputs.get("candidate_ledger", ()), inputs.get("champion_ledger", ())
     rows, dropped = drop_known(every, *ledgers)
     old = find_old(rows, inputs.get("champion_test", ()), task, [folder for part in ledgers for folder in part])
-    seen = see(classifier, rows, old.gone, run, "candidate")
-    candidate = score_model(classifier, seen, rows, spec)
+    shown = see(classifier, rows, old.gone, run, "candidate", stored=_stored(classifier, inputs, run))
+    candidate = score_model(shown, rows, spec)
     # The candidate is the champion where the parent pinned the same version for both.
     version = run.facts.get("candidate_version")
     same = version is not None and version == run.facts.get("champion_version")
-    champion = candidate if same else _champion(spec, inputs, rows, old, run, (classifier, seen))
+    champion = candidate if same else _champion(spec, inputs, rows, old, run, shown)
     return rows, dropped, old, Scores(candidate=candidate, champion=champion, **_baselines(inputs, task, rows, run))
 
 
@@ -115,13 +116,19 @@ def digest_rows(rows: Rows) -> str:
     return hashlib.sha256(b"".join(sorted(rows.row_keys))).hexdigest()
 
 
-def _champion(
-    spec: EvaluateSpec, inputs: Inputs, rows: Rows, old: OldData, run: Run, known: tuple[Classifier, Seen]
-) -> Score | None:
+def _champion(spec: EvaluateSpec, inputs: Inputs, rows: Rows, old: OldData, run: Run, candidate: Shown) -> Score | None:
     if not inputs.get("champion"):
         return None
     classifier = load_classifier(inputs["champion"][0], run.numerics["device"])
-    return score_model(classifier, see(classifier, rows, old.gone, run, "champion", known), rows, spec)
+    stored = _stored(classifier, inputs, run)
+    return score_model(see(classifier, rows, old.gone, run, "champion", known=candidate, stored=stored), rows, spec)
+
+
+def _stored(classifier: Classifier, inputs: Inputs, run: Run) -> list[Part]:
+    """Return the stored features that are what this model's head sees of the test rows."""
+    if not inputs.get("features") or not fits(classifier, run.facts["features"]):
+        return []
+    return read_parts(inputs["features"])
 
 
 def _baselines(inputs: Inputs, task: TaskSpec, rows: Rows, run: Run) -> dict[str, Score | None]:
@@ -216,6 +223,9 @@ def _notes(
             f"{counts.only_champion:,} (exact McNemar p {counts.p_value:.3g}); so much disagreement lets this test set settle "
             f"an accuracy margin of {settled:.3f}"
         )
+    for who, score in (("candidate", scores.candidate), ("champion", scores.champion)):
+        if score is not None and score.stored:
+            notes.append(f"the {who} answered {score.stored:,} of {len(rows):,} test rows from features that were stored before")
     if dropped.total:
         notes.append(dropped.sentence(len(rows) + dropped.total))
     if old.note:

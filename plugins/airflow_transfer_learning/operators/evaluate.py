@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_transfer_learning.operators.base import SpecOperator, figures, with_task
+from airflow_transfer_learning.operators.stored_features import Set, check_sets, fetch_sets, read_sets
 from transfer_learning.errors import BadInput, OutcomeUnknown
 from transfer_learning.jobs import fingerprint
 from transfer_learning.refs import DatasetRef, ModelRef, VerdictRef
@@ -32,6 +33,8 @@ class EvaluateOperator(SpecOperator):
         candidate: output of the run's ``FineTuneOperator``.
         dataset: output of its ``PullDatasetOperator``.
         plan: output of its ``PlanOperator``, whose champion is compared with; without it, the champion of the first try.
+        features: output of the run's ``FeatureExtractOperator``, all its shards: linear probes of that very base model answer
+            from what is stored of the test rows (``test`` among ``FeatureSpec.splits``), in the precision of the extraction.
         notifiers: Airflow notifiers, called with the context and the ``verdict`` in it when the candidate does not pass.
         overrides: settings that change at run time.
         kwargs: as for every operator here.
@@ -40,7 +43,7 @@ class EvaluateOperator(SpecOperator):
         A ``VerdictRef`` as a dict.
     """
 
-    template_fields: Sequence[str] = ("candidate", "dataset", *SpecOperator.template_fields)
+    template_fields: Sequence[str] = ("candidate", "dataset", "features", *SpecOperator.template_fields)
     plan_key = "evaluate"
     spec_class = EvaluateSpec
 
@@ -50,12 +53,14 @@ class EvaluateOperator(SpecOperator):
         spec: EvaluateSpec | dict[str, Any],
         candidate: dict[str, Any],
         dataset: dict[str, Any],
+        features: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
         notifiers: Sequence[BaseNotifier] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(spec=spec, **kwargs)
         self.candidate = candidate
         self.dataset = dataset
+        self.features = features
         self.notifiers = list(notifiers)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -68,11 +73,14 @@ class EvaluateOperator(SpecOperator):
             champion, generation = self.champion(store, candidate.name, spec.alias, context)
             if champion == candidate.version:
                 return self.unchanged(candidate, generation, context)
+            sets = self.read_features(store, manifest)
             facts = self.facts(store, candidate, spec.alias, champion, generation, manifest, context)
             evaluation = self.evaluation_id(spec, facts, context)
             verdict = find_verdict(store, candidate, evaluation)
             if verdict is None:
                 inputs = self.fetch(store, candidate, champion, dataset, work / "inputs")
+                inputs |= fetch_sets(store, sets, work / "features", self.open_cache())
+                facts |= {"features": {"base": sets[0]["base"]["digest"], "spec": sets[0]["spec"]}} if sets else {}
                 job = self.run_job("evaluate", spec, inputs, context, work=work / "job", facts=facts)
                 self.check_stop()
                 store.evaluations.write(candidate.name, candidate.version, evaluation, job.out)
@@ -80,6 +88,13 @@ class EvaluateOperator(SpecOperator):
             ref = verdict_ref(candidate, verdict)
             self.announce(ref, context)
             return ref.to_dict()
+
+    def read_features(self, store: Store, manifest: Mapping[str, Any]) -> list[Set]:
+        """Return the manifests of the features, once it is sure that they are those of the test rows."""
+        sets = read_sets(store, self.features)
+        if sets:
+            check_sets(sets, manifest, ("test",), "the evaluation")
+        return sets
 
     def evaluation_id(self, spec: EvaluateSpec, facts: Mapping[str, Any], context: Context) -> str:
         """Return what makes an evaluation of this task the same one when the task runs again."""

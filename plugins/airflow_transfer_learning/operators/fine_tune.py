@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_transfer_learning.operators.base import with_task
 from airflow_transfer_learning.operators.base_model import BaseModelOperator, starting_point
-from airflow_transfer_learning.operators.stored_features import Set, check_sets, merged, precisions, read_sets
+from airflow_transfer_learning.operators.stored_features import Set, check_for_training, fetch_sets, merged, precisions, read_sets
 from transfer_learning.bases import BaseModel, Bases
 from transfer_learning.errors import BadInput, HostOutOfMemory
 from transfer_learning.jobs import JobResult, fingerprint
@@ -82,9 +82,9 @@ class FineTuneOperator(BaseModelOperator):
             key = fingerprint("fine_tune", spec, rows | {"base": base.digest})
             facts = self.facts(context, model, base, dataset) | {"learned": fingerprint("fine_tune", spec, rows)}
             facts |= {"replay": {name: older[name] for name in ("name", "digest")}} if older is not None else {}
-            if (found := self.find(store, model, key) or self.settled(store, facts)) is None:
+            if (found := self.find(store, model, key) or self.settled(store, spec, facts)) is None:
                 inputs = self.fetch_rows(store, dataset, work / "data") | {"base": [base.folder]}
-                inputs |= self.fetch_features(store, sets, work / "features")
+                inputs |= fetch_sets(store, sets, work / "features", self.open_cache())
                 if spec.replay is not None:
                     inputs |= self.fetch_older(store, older, facts, work)
                 found = self.train(store, context, key, as_extracted(spec, sets), inputs, work / "job", facts)
@@ -97,9 +97,9 @@ class FineTuneOperator(BaseModelOperator):
             self.log.info("Version %d of %s is this very training: nothing to do", found.version, model)
         return found
 
-    def settled(self, store: Store, facts: Mapping[str, Any]) -> ModelRef | None:
+    def settled(self, store: Store, spec: FineTuneSpec, facts: Mapping[str, Any]) -> ModelRef | None:
         """Return the version that training would go on from, if it has learned from the same rows under the same settings."""
-        for version in () if self.force else parents(facts["model"], facts["base"]["uri"]):
+        for version in () if self.force or spec.init_from == "base" else parents(facts["model"], facts["base"]["uri"]):
             manifest = store.models.manifest(facts["model"], version)
             if manifest["facts"].get("learned") == facts["learned"]:
                 self.log.info("Version %d of %s has learned from these rows already: nothing to do", version, facts["model"])
@@ -189,12 +189,6 @@ class FineTuneOperator(BaseModelOperator):
         store.datasets.fetch(dataset.name, dataset.digest, destination=destination, splits=roles, cache=self.open_cache())
         return {role: [destination / role] for role in roles if (destination / role).is_dir()}
 
-    def fetch_features(self, store: Store, sets: Sequence[Set], destination: Path) -> dict[str, list[Path]]:
-        """Bring the features of all shards onto this machine, if any."""
-        for one in sets:
-            store.features.fetch(one["digest"], destination=destination, cache=self.open_cache())
-        return {"features": [destination]} if sets else {}
-
     def facts(self, context: Context, model: str, base: BaseModel, dataset: DatasetRef) -> dict[str, Any]:
         """Return what the model card and the manifest tell about this training."""
         return {
@@ -229,7 +223,7 @@ def with_features(spec: FineTuneSpec, sets: Sequence[Set], manifest: Mapping[str
     if not sets:
         return spec
     spec = merged(spec, FeatureSpec.from_dict(sets[0]["spec"]))
-    check_sets(sets, spec.task or TaskSpec(), manifest, base)
+    check_for_training(sets, spec.task or TaskSpec(), manifest, base)
     return spec
 
 

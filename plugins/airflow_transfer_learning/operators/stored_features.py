@@ -1,8 +1,9 @@
-"""Which stored features a linear probe may take in the place of its own."""
+"""Which stored features a linear probe may take in the place of its own, in training and in its evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from airflow_transfer_learning.operators.base_model import check_inputs
@@ -10,6 +11,7 @@ from transfer_learning.errors import BadInput
 from transfer_learning.refs import FeaturesRef
 from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec
 from transfer_learning.store import Store
+from transfer_learning.store.cache import Cache
 
 Set = Mapping[str, Any]
 """The manifest of the features of one shard."""
@@ -56,7 +58,7 @@ def merged(spec: FineTuneSpec, features: FeatureSpec) -> FineTuneSpec:
     return spec.merged(changed)
 
 
-def check_sets(sets: Sequence[Set], task: TaskSpec, dataset: Mapping[str, Any], base: str) -> None:
+def check_for_training(sets: Sequence[Set], task: TaskSpec, dataset: Mapping[str, Any], base: str) -> None:
     """Check that the features are all those of the rows that will be trained on.
 
     Args:
@@ -66,28 +68,51 @@ def check_sets(sets: Sequence[Set], task: TaskSpec, dataset: Mapping[str, Any], 
         base: digest of its base model.
 
     Raises:
-        BadInput: features of another snapshot or base, of several extractions, not of all shards, or not of all splits.
+        BadInput: as ``check_sets``, or features of another base.
     """
     check_inputs(task, dataset["task"])
+    for one in sets:
+        if one["base"]["digest"] != base:
+            what = f"the features are of base model {one['base']['uri']} ({one['base']['digest'][:12]}), not of {base[:12]}"
+            raise BadInput("WRONG_FEATURES", what, "extract features of the same base model")
+    check_sets(sets, dataset, ("train", "validation"), "the training")
+
+
+def check_sets(sets: Sequence[Set], dataset: Mapping[str, Any], splits: Sequence[str], who: str) -> None:
+    """Check that the features are all those of some splits of a snapshot.
+
+    Args:
+        sets: one for each shard.
+        dataset: manifest of the snapshot.
+        splits: those that are read.
+        who: reads them.
+
+    Raises:
+        BadInput: features of another snapshot, of several extractions, not of all shards, or not of all splits.
+    """
     first = FeatureSpec.from_dict(sets[0]["spec"])
     for one in sets:
         if one["dataset"]["digest"] != dataset["digest"]:
             theirs = f"snapshot {one['dataset']['digest'][:12]} of {one['dataset']['name']}"
-            what = f"the features are of {theirs}, and the training takes {dataset['digest'][:12]} of {dataset['name']}"
+            what = f"the features are of {theirs}, and {who} takes {dataset['digest'][:12]} of {dataset['name']}"
             raise BadInput("WRONG_FEATURES", what, "extract features of the same snapshot")
-        if one["base"]["digest"] != base:
-            what = f"the features are of base model {one['base']['uri']} ({one['base']['digest'][:12]}), not of {base[:12]}"
-            raise BadInput("WRONG_FEATURES", what, "extract features of the same base model")
         if extraction(one) != extraction(sets[0]):
             raise BadInput("WRONG_FEATURES", "the shards were extracted with different settings", "pass those of one extraction")
     check_shards([tuple(one["spec"]["shard"]) for one in sets])
     if len(found := precisions(sets)) > 1:
         what = f"the shards were computed in different precisions, {' and '.join(found)}"
         raise BadInput("WRONG_FEATURES", what, "set FeatureSpec.precision, or extract on machines of one kind")
-    for split in ("train", "validation"):
+    for split in splits:
         if dataset["splits"].get(split) and split not in first.splits:
-            what = f"the features are of {', '.join(first.splits)}, and the training reads {split} too"
+            what = f"the features are of {', '.join(first.splits)}, and {who} reads {split} too"
             raise BadInput("WRONG_FEATURES", what, f"add {split} to FeatureSpec.splits")
+
+
+def fetch_sets(store: Store, sets: Sequence[Set], destination: Path, cache: Cache) -> dict[str, list[Path]]:
+    """Bring the features of all shards onto this machine, as the input ``features``, if there are any."""
+    for one in sets:
+        store.features.fetch(one["digest"], destination=destination, cache=cache)
+    return {"features": [destination]} if sets else {}
 
 
 def check_shards(shards: Sequence[tuple[int, int]]) -> None:

@@ -75,6 +75,14 @@ def test_a_snapshot_comes_back_as_it_was_published(objects: ObjectStore, tmp_pat
     assert store.names() == ["bbc"]
 
 
+def test_only_the_splits_that_are_asked_for_are_laid_down(objects: ObjectStore, tmp_path: Path) -> None:
+    published, _ = publish(objects, tmp_path / "out", DAY_1)
+
+    folder = DatasetStore(objects).fetch("bbc", published["digest"], destination=tmp_path / "snapshot", splits=("train",))
+
+    assert content(folder) == {"train": b"day 1"}
+
+
 def test_the_same_snapshot_again_writes_nothing(objects: ObjectStore, tmp_path: Path) -> None:
     first, _ = publish(objects, tmp_path / "first", DAY_1)
     counted = FaultyObjectStore(objects)
