@@ -83,7 +83,10 @@ def line(row: Row) -> str:
 
 def show_in(readme: Path, rows: list[dict[str, Any]]) -> None:
     """Replace the table in the README."""
-    lines = ["| comparison | corpus | ours | peer | ratio | wanted | |", "|---|---|---|---|---|---|---|"]
+    caption = (
+        "Seconds, bytes, floating point operations a second, or accuracies; ratios are medians, with the lowest and highest pair."
+    )
+    lines = [caption, "", "| comparison | corpus | ours | peer | ratio | wanted | |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         if row["comparison"].startswith("learning curve"):
             continue  # they are the picture

@@ -290,7 +290,7 @@ class History:
             patch.setattr(evaluate, "see", see)
             patch.setattr(evaluate, "score_model", lambda *_: None)
             try:
-                evaluate._score_all(spec, inputs, Run(numerics={"device": "cpu"}))
+                evaluate._judge(spec, inputs, Run(numerics={"device": "cpu"}))
             except BadInput as error:
                 assert error.code == "NO_TEST_ROWS"
                 return []

@@ -7,6 +7,7 @@ import airflow_env  # noqa: F401  first of all
 # isort: split
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,19 @@ def task() -> Task:
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty store in a folder, behind the default connection."""
-    root = f"file://{tmp_path}/store"
-    monkeypatch.setenv(
+    return behind_the_default_connection(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """The same for a whole file."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield behind_the_default_connection(tmp_path_factory.mktemp("shared"), patch)
+
+
+def behind_the_default_connection(folder: Path, patch: pytest.MonkeyPatch) -> Store:
+    root = (folder / "store").as_uri()
+    patch.setenv(
         "AIRFLOW_CONN_TRANSFER_LEARNING_DEFAULT", json.dumps({"conn_type": "transfer_learning", "extra": {"root": root}})
     )
     return Store.open(root)

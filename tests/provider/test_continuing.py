@@ -1,7 +1,5 @@
 """Nights that go on from the model's own version, on new rows alone: replay, the champion's test rows, and nothing twice."""
 
-import json
-
 import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
@@ -10,7 +8,6 @@ from airflow_task import Task
 from airflow_transfer_learning.operators import EvaluateOperator, FineTuneOperator, PromoteOperator, PullDatasetOperator
 from tiny_pipeline import headlines, write_base, write_csv
 from transfer_learning.errors import BadInput
-from transfer_learning.store import Store
 from transfer_learning.store.datasets import DatasetStore
 
 QUICK = {"epochs": 8, "backbone_lr": 0.005, "init_from": "latest"}
@@ -53,12 +50,8 @@ class Nights:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store").as_uri()
-    with pytest.MonkeyPatch.context() as patch:
-        connection = {"conn_type": "transfer_learning", "extra": {"root": root}}
-        patch.setenv("AIRFLOW_CONN_TRANSFER_LEARNING_DEFAULT", json.dumps(connection))
-        yield Store.open(root)
+def store(shared_store):
+    return shared_store
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Fine-tune and evaluate on a tiny model, through real child processes, without a plan: each operator pins for itself."""
 
-import json
 import time
 
 import pyarrow.parquet as pq
@@ -12,7 +11,6 @@ from airflow_task import Task
 from airflow_transfer_learning.operators import EvaluateOperator, FineTuneOperator, PromoteOperator, PullDatasetOperator
 from tiny_pipeline import headlines, write_base, write_csv
 from transfer_learning.errors import HostOutOfMemory
-from transfer_learning.store import Store
 
 QUICK = {"epochs": 8, "backbone_lr": 0.005}
 
@@ -58,13 +56,8 @@ class Pipeline:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """One store for the whole file, behind the default connection."""
-    root = tmp_path_factory.mktemp("store").as_uri()
-    with pytest.MonkeyPatch.context() as patch:
-        connection = {"conn_type": "transfer_learning", "extra": {"root": root}}
-        patch.setenv("AIRFLOW_CONN_TRANSFER_LEARNING_DEFAULT", json.dumps(connection))
-        yield Store.open(root)
+def store(shared_store):
+    return shared_store
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,17 @@ class Scores:
     tfidf: Score | None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """The test rows, and what was made of them."""
+
+    rows: Rows
+    dropped: Dropped
+    old: OldData
+    scores: Scores
+    compared: Compared | None
+
+
 def evaluate(spec: EvaluateSpec, inputs: Inputs, out: Path, run: Run) -> dict[str, Any]:
     """Compare a candidate with the champion and decide.
 
@@ -65,9 +76,9 @@ def evaluate(spec: EvaluateSpec, inputs: Inputs, out: Path, run: Run) -> dict[st
     """
     started = time.monotonic()
     run.numerics |= numerics.choose("fp32", run) | {"version": NUMERICS_VERSIONS["evaluate"]}
-    rows, dropped, old, scores = _score_all(spec, inputs, run)
+    judged = _judge(spec, inputs, run)
+    rows, old, scores, compared = judged.rows, judged.old, judged.scores, judged.compared
     champion = scores.champion
-    compared = compare_scores(rows, scores.candidate, champion, spec) if champion else None
     labels = [*rows.labels, *(old.gone.labels if old.gone else ())]
     parts = [*slices_of(rows), *([old.slice] if old.slice else [])]
     slices, slice_evidence = score_slices(labels, parts, scores.candidate, champion, spec)
@@ -86,14 +97,14 @@ def evaluate(spec: EvaluateSpec, inputs: Inputs, out: Path, run: Run) -> dict[st
     run.progress(phase="evidence")
     _write_predictions(out / "predictions.parquet", rows, scores)
     _draw(out / "plots", scores, run.facts)
-    verdict = _verdict(spec, run.facts, rows, dropped, old, scores, compared, slices, ruling)
+    verdict = _verdict(spec, run.facts, judged, slices, ruling)
     text = json.dumps(verdict, indent=1, ensure_ascii=False, allow_nan=False)
     (out / "verdict.json").write_text(text + "\n", encoding="utf-8")
     return _flat(scores, compared, len(rows)) | {"seconds": time.monotonic() - started}
 
 
-def _score_all(spec: EvaluateSpec, inputs: Inputs, run: Run) -> tuple[Rows, Dropped, OldData, Scores]:
-    """Read the test rows that neither model was trained on, and let everybody answer them."""
+def _judge(spec: EvaluateSpec, inputs: Inputs, run: Run) -> Judged:
+    """Read the test rows that neither model was trained on, let everybody answer them, and compare."""
     classifier = load_classifier(inputs["candidate"][0], run.numerics["device"])
     task = spec.task or classifier.task or TaskSpec()
     if not inputs.get("test"):
@@ -108,7 +119,9 @@ def _score_all(spec: EvaluateSpec, inputs: Inputs, run: Run) -> tuple[Rows, Drop
     version = run.facts.get("candidate_version")
     same = version is not None and version == run.facts.get("champion_version")
     champion = candidate if same else _champion(spec, inputs, rows, old, run, shown)
-    return rows, dropped, old, Scores(candidate=candidate, champion=champion, **_baselines(inputs, task, rows, run))
+    compared = compare_scores(rows, candidate, champion, spec) if champion else None
+    scores = Scores(candidate=candidate, champion=champion, **_baselines(inputs, task, rows, run))
+    return Judged(rows=rows, dropped=dropped, old=old, scores=scores, compared=compared)
 
 
 def digest_rows(rows: Rows) -> str:
@@ -166,22 +179,14 @@ def _aware(moment: datetime) -> datetime:
 
 
 def _verdict(
-    spec: EvaluateSpec,
-    facts: Mapping[str, Any],
-    rows: Rows,
-    dropped: Dropped,
-    old: OldData,
-    scores: Scores,
-    compared: Compared | None,
-    slices: list[dict[str, Any]],
-    ruling: Ruling,
+    spec: EvaluateSpec, facts: Mapping[str, Any], judged: Judged, slices: list[dict[str, Any]], ruling: Ruling
 ) -> dict[str, Any]:
-    uses = facts.get("test_uses")
+    rows, scores, compared = judged.rows, judged.scores, judged.compared
     return {
         "format": FORMAT,
         "decision": ruling.decision,
         "passed": ruling.passed,
-        "sentences": [*ruling.sentences, *_notes(spec, facts, rows, dropped, old, scores, compared)],
+        "sentences": [*ruling.sentences, *_notes(spec, facts, judged)],
         "metrics": {
             "candidate": scores.candidate.metrics,
             "champion": scores.champion.metrics if scores.champion else None,
@@ -192,8 +197,13 @@ def _verdict(
         },
         "rules": [rule.to_dict() for rule in ruling.rules],
         "slices": slices,
-        "dropped": dataclasses.asdict(dropped),
-        "test": {"rows": len(rows), "digest": digest_rows(rows), "split_digest": facts.get("test_digest"), "uses": uses},
+        "dropped": dataclasses.asdict(judged.dropped),
+        "test": {
+            "rows": len(rows),
+            "digest": digest_rows(rows),
+            "split_digest": facts.get("test_digest"),
+            "uses": facts.get("test_uses"),
+        },
         "mcnemar": dataclasses.asdict(compared.mcnemar) if compared else None,
         "model": facts.get("model"),
         "dataset": facts.get("dataset"),
@@ -203,16 +213,9 @@ def _verdict(
     }
 
 
-def _notes(
-    spec: EvaluateSpec,
-    facts: Mapping[str, Any],
-    rows: Rows,
-    dropped: Dropped,
-    old: OldData,
-    scores: Scores,
-    compared: Compared | None,
-) -> list[str]:
+def _notes(spec: EvaluateSpec, facts: Mapping[str, Any], judged: Judged) -> list[str]:
     """Return one sentence for each circumstance that a reader of the figures must know."""
+    rows, scores, compared = judged.rows, judged.scores, judged.compared
     notes = [*(compared.notes if compared else []), *scores.candidate.warnings]
     if compared:
         counts = compared.mcnemar
@@ -226,10 +229,10 @@ def _notes(
     for who, score in (("candidate", scores.candidate), ("champion", scores.champion)):
         if score is not None and score.stored:
             notes.append(f"the {who} answered {score.stored:,} of {len(rows):,} test rows from features that were stored before")
-    if dropped.total:
-        notes.append(dropped.sentence(len(rows) + dropped.total))
-    if old.note:
-        notes.append(old.note)
+    if judged.dropped.total:
+        notes.append(judged.dropped.sentence(len(rows) + judged.dropped.total))
+    if judged.old.note:
+        notes.append(judged.old.note)
     if scores.majority is None:
         notes.append("no training rows were given: there are no baselines")
     elif scores.tfidf is None:

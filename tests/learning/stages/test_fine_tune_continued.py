@@ -1,6 +1,7 @@
 """Training that goes on from the model's own earlier version: its head grows by label name, older rows are replayed."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,9 @@ def test_rows_of_the_dataset_that_the_version_was_trained_on_are_older_ones(firs
 def test_a_validation_label_that_only_the_head_knows_is_fine(continued: Inputs, tmp_path: Path) -> None:
     continued["validation"] = [write_rows(tmp_path / "validation", make_rows(12, seed=5))]
 
-    train(continued, tmp_path / "out", init_from="latest", replay=0.0)
+    out = train(continued, tmp_path / "out", init_from="latest", replay=0.0, class_weights="balanced")
 
+    assert math.isfinite(passport(out)["metrics"]["validation_loss"])
     with pytest.raises(BadInput, match=r"^UNKNOWN_LABEL \[label\] validation has labels that train has not: business"):
         train(continued, tmp_path / "other", init_from="base", replay=0.0)
 
