@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -30,17 +29,12 @@ from transfer_learning.errors import (
     TransferLearningError,
     one_line,
 )
-from transfer_learning.settings import Settings, canonical_json
-from transfer_learning.specs import FeatureSpec
-from transfer_learning.stage import NUMERICS_VERSIONS
+from transfer_learning.settings import Settings
 
 GRACE_SECONDS = 3.0
 """Between the stop signal and the kill: Airflow itself kills 5 s after a stop from its UI."""
 
 POLL_SECONDS = 0.1
-
-WHICH_ROWS = ("splits", "shard", "task")
-"""Settings of an extraction that choose the rows, and do not change what becomes of them."""
 
 ENDS: dict[str, type[TransferLearningError]] = {
     "out_of_memory": OutOfMemory,
@@ -50,30 +44,6 @@ ENDS: dict[str, type[TransferLearningError]] = {
 }
 
 log = logging.getLogger(__name__)
-
-
-def fingerprint(stage: str, spec: Settings, inputs: Mapping[str, str]) -> str:
-    """Return the sha256 over everything that decides a job's result: stage, spec, digests of the inputs by role, numerics."""
-    parts = {"stage": stage, "spec": spec.canonical(), "inputs": dict(inputs), "numerics": NUMERICS_VERSIONS[stage]}
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-
-
-def features_key(spec: FeatureSpec, base: str) -> str:
-    """Return the sha256 over everything that decides the features of an input beside the input itself.
-
-    Args:
-        spec: its task tells whether there is a second text.
-        base: digest of the base model's files.
-    """
-    settings = {name: value for name, value in spec.canonical().items() if name not in WHICH_ROWS}
-    pairs = spec.task is not None and spec.task.text_pair is not None
-    parts = {"base": base, "spec": settings, "pairs": pairs, "numerics": NUMERICS_VERSIONS["feature_extract"]}
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-
-
-def publish_id(*, deployment: str, model: str, dag: str, run: str, task: str, map_index: int, fingerprint: str) -> str:
-    """Return what makes a publish the same publish when a task runs again: never the try number or a host name."""
-    return hashlib.sha256(canonical_json([deployment, model, dag, run, task, map_index, fingerprint]).encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

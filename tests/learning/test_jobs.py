@@ -13,8 +13,8 @@ import pytest
 from promises import sizes
 from transfer_learning import child
 from transfer_learning.errors import BadInput, Crashed, Diverged, HostOutOfMemory, OutOfMemory, Stopped
-from transfer_learning.jobs import StopFlag, fingerprint, publish_id, run_job
-from transfer_learning.specs import FineTuneSpec, PullSpec
+from transfer_learning.jobs import StopFlag, run_job
+from transfer_learning.specs import PullSpec
 
 MISBEHAVING = Path(__file__).parent / "misbehaving"
 
@@ -195,27 +195,6 @@ def test_a_job_of_another_protocol_is_refused(tmp_path):
     assert done.returncode == 65
     assert done.stderr == f"BAD_JOB {job} protocol must be 1 — use the same release on both sides\n"
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "bad_input"
-
-
-def test_the_fingerprint_covers_what_changes_the_result_and_nothing_else():
-    spec, inputs = FineTuneSpec(), {"train": "a", "base": "b"}
-    reference = fingerprint("fine_tune", spec, inputs)
-
-    assert fingerprint("fine_tune", FineTuneSpec(micro_batch=4, checkpoint_seconds=5), inputs) == reference
-    assert fingerprint("fine_tune", FineTuneSpec(strategy="full"), inputs) == reference
-    assert fingerprint("fine_tune", FineTuneSpec(seed=1), inputs) != reference
-    assert fingerprint("fine_tune", spec, {**inputs, "train": "c"}) != reference
-    assert fingerprint("evaluate", spec, inputs) != reference
-
-
-def test_a_publish_id_belongs_to_one_run_of_one_task():
-    ids = {
-        publish_id(deployment="d", model="m", dag="g", run=run_id, task="t", map_index=index, fingerprint="f")
-        for run_id in ("r1", "r2")
-        for index in (-1, 0)
-    }
-
-    assert len(ids) == 4
 
 
 PARENT_SCRIPT = """

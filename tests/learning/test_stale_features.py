@@ -12,7 +12,7 @@ import pytest
 
 from transfer_learning.bases import digest_folder
 from transfer_learning.blocks.data.hashing import input_hash
-from transfer_learning.jobs import features_key
+from transfer_learning.identity import features_key
 from transfer_learning.specs import FeatureSpec
 from transfer_learning.stage import NUMERICS_VERSIONS
 

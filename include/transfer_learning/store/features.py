@@ -44,7 +44,7 @@ class FeatureStore:
         """Lay down every part that holds one of the wanted inputs; what is damaged is named in the log and left out.
 
         Args:
-            key: of the base model and the settings; see ``jobs.features_key``.
+            key: of the base model and the settings; see ``identity.features_key``.
             wanted: hashes of inputs, sorted.
             destination: folder for the parts, made when it is missing.
             cache: content-addressed files on this machine.

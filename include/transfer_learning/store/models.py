@@ -50,7 +50,7 @@ class ModelStore:
         Args:
             name: of the model.
             folder: a plain model folder on this machine.
-            publish_id: the same in every retry of the same task; see ``jobs.publish_id``.
+            publish_id: the same in every retry of the same task; see ``identity.publish_id``.
             fingerprint: of the job; a version with the same one is returned and nothing is written.
             facts: dataset, base, spec, metrics, as_of, numerics, dag, run: what the manifest tells.
             ledger: Parquet file with the row keys and content keys that this model was trained on.

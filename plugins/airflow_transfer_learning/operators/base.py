@@ -18,7 +18,7 @@ from airflow_transfer_learning.hooks.model_store import ModelStoreHook
 from airflow_transfer_learning.operators.progress import ProgressLog
 from airflow_transfer_learning.operators.work import work_folder
 from airflow_transfer_learning.settings import Deployment, deployment
-from transfer_learning import jobs
+from transfer_learning import identity, jobs
 from transfer_learning.attempts import Attempt
 from transfer_learning.bases import Bases
 from transfer_learning.disk import room_for
@@ -140,7 +140,7 @@ class TransferLearningOperator(BaseOperator):
     def publish_id(self, context: Context, model: str, fingerprint: str) -> str:
         """Return what makes a publish of this task the same publish when the task runs again."""
         ti = context["ti"]
-        return jobs.publish_id(
+        return identity.publish_id(
             deployment=self.deployment.deployment,
             model=model,
             dag=ti.dag_id,

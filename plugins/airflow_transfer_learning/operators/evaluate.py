@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow_transfer_learning.operators.base import SpecOperator, figures, with_task
 from airflow_transfer_learning.operators.stored_features import Set, check_sets, fetch_sets, read_sets
 from transfer_learning.errors import BadInput, OutcomeUnknown
-from transfer_learning.jobs import fingerprint
+from transfer_learning.identity import fingerprint
 from transfer_learning.refs import DatasetRef, ModelRef, VerdictRef
 from transfer_learning.specs import EvaluateSpec
 from transfer_learning.store import Store

@@ -14,7 +14,7 @@ from transfer_learning.attempts import PartUploads
 from transfer_learning.bases import BaseModel
 from transfer_learning.errors import BadInput
 from transfer_learning.feature_files import wanted_hashes
-from transfer_learning.jobs import features_key, fingerprint
+from transfer_learning.identity import features_key, fingerprint
 from transfer_learning.refs import DatasetRef, FeaturesRef
 from transfer_learning.specs import FeatureSpec
 from transfer_learning.store import Store

@@ -13,7 +13,8 @@ from airflow_transfer_learning.operators.base_model import BaseModelOperator, st
 from airflow_transfer_learning.operators.stored_features import Set, check_for_training, fetch_sets, merged, precisions, read_sets
 from transfer_learning.bases import BaseModel, Bases
 from transfer_learning.errors import BadInput, HostOutOfMemory
-from transfer_learning.jobs import JobResult, fingerprint
+from transfer_learning.identity import fingerprint
+from transfer_learning.jobs import JobResult
 from transfer_learning.refs import DatasetRef, ModelRef
 from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec, check_name
 from transfer_learning.store import Store
