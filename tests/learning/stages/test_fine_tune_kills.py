@@ -93,7 +93,7 @@ def test_killed_at_random_moments_it_ends_bit_identical(
 @pytest.mark.promise(2)
 @pytest.mark.parametrize("kills", sizes(2, 25))
 def test_one_run_gets_on_after_each_of_many_kills(tmp_path: Path, kills: int, held: Callable[[str], None]) -> None:
-    spec = FineTuneSpec(**LONG, epochs=60 * kills)
+    spec = FineTuneSpec(**LONG, epochs=60 * kills, early_stopping=False)
     job = Job(tmp_path, rows=30, validation=12)
     whole, _ = run(job, spec, tmp_path / "whole", 0, seed=0)
 
