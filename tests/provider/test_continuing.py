@@ -75,6 +75,15 @@ def test_a_night_on_new_rows_replays_older_ones_and_shows_what_became_of_the_cha
     assert (old["column"], old["value"], old["rows"]) == ("data", "old", nights.first["splits"]["test"])
 
 
+def test_rows_of_a_growing_dataset_that_the_version_was_trained_on_are_older_ones(nights, store, tmp_path):
+    grown = nights.pull([*headlines(120, seed=1), *headlines(20, seed=4, first_id=2000)])
+
+    candidate, _ = Task().run(nights.fine_tune(grown, {"replay": 0.5}))
+
+    own = pq.read_table(store.models.fetch_ledger("news", candidate["version"], tmp_path)[0])
+    assert own.num_rows <= 2 * (grown["splits"]["train"] - nights.first["splits"]["train"]) < grown["splits"]["train"]
+
+
 def test_a_snapshot_that_is_gone_costs_the_slice_and_nothing_else(nights, store, monkeypatch):
     candidate, _ = Task().run(nights.fine_tune(nights.second, {"seed": 1}))
     monkeypatch.setattr("transfer_learning.store.datasets.DatasetStore.fetch", without(nights.first["digest"]))

@@ -113,6 +113,7 @@ def test_rows_that_only_the_champions_data_had_are_run(night: Night, run: list[i
     ("settings", "extraction"),
     [
         ({"strategy": "full", "epochs": 1}, {}),
+        ({"strategy": "probe_then_fine_tune", "epochs": 1}, {}),
         ({"pooling": "cls"}, {}),
         ({"layer": 1}, {}),
         ({"normalize": True}, {}),
