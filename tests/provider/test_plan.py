@@ -120,8 +120,8 @@ def test_a_live_model_is_pinned_with_its_generation(task, store, plan, published
     assert "Compare with champion version 1 (generation 1)" in result["summary"]
 
 
-@pytest.mark.parametrize(("start", "base"), [("champion", "model://news@1"), ("latest", "model://news@2"), ("base", "file://")])
-def test_training_may_start_from_the_models_own_live_or_newest_version(task, store, plan, published, start, base):
+@pytest.mark.parametrize(("start", "pinned"), [("champion", "model://news@1"), ("latest", "model://news@2"), ("base", "file://")])
+def test_training_may_start_from_the_models_own_live_or_newest_version(task, store, plan, published, start, pinned):
     first = published("news")
     published("news")
     store.aliases.promote(
@@ -130,8 +130,8 @@ def test_training_may_start_from_the_models_own_live_or_newest_version(task, sto
 
     result, _ = task.run(plan(fine_tune={"init_from": start}))
 
-    assert result["base"].startswith(base)
-    assert f"from {base}" in result["summary"]
+    assert result["base"].startswith(pinned)
+    assert f"from {pinned}" in result["summary"]
 
 
 @pytest.mark.parametrize("start", ["champion", "latest"])
