@@ -72,7 +72,7 @@ def run(project: Path, *options: str) -> str:
         timeout=60,
         check=False,
     )
-    return done.stdout + done.stderr
+    return f"{done.stdout}{done.stderr}exit code {done.returncode}"
 
 
 def row(project: Path, number: int) -> str:
@@ -115,12 +115,13 @@ def test_the_readme_gets_the_figures_and_nothing_is_hidden(project: Path) -> Non
 def test_what_passed_is_not_run_again_until_its_source_changes(project: Path) -> None:
     run(project)
 
-    run(project)
+    ended = run(project)
     again = ran(project)
     held = row(project, 3)
     (project / "tests" / "helper.py").write_text(HELPER + "OTHER = 2\n")
     run(project)
 
+    assert ended.endswith("exit code 0")
     assert (again, held) == (["50"], "50 resume points | 0 |")
     assert ran(project) == ["50", "50"]
 
