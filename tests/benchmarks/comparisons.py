@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 from safetensors.torch import load_file
-from scipy import stats
 from transformers import AutoTokenizer
 
 from benchmarks.corpora import Corpus, articles, headlines, write_parts
 from benchmarks.runners import BASE, Bench
+from benchmarks.table import Row, means, not_worse, speed
 from transfer_learning.blocks.data.hashing import input_hash
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.jobs import JobResult
@@ -29,52 +29,6 @@ from transfer_learning.store.object_store import MemoryObjectStore
 
 WIDTH, LAYERS, MATRIX_WEIGHTS = 384, 6, 6 * (4 * 384 * 384 + 2 * 384 * 1536)
 """Of MiniLM; the weights that stand in matrix products with every token."""
-
-RATES, EPOCHS = (5e-5, 1e-4, 2e-4), (2, 4, 10)
-"""The grid that the best peer run comes from."""
-
-MARGIN = 0.01
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the table."""
-
-    comparison: str
-    corpus: str
-    ours: float
-    peer: float
-    ratio: float
-    """Median over pairs of peer / ours for times; ours - peer for accuracies; ours / peer for sizes and shares."""
-    interval: tuple[float, float]
-    """Lowest and highest of the pairs; for accuracies the 95% interval of the paired difference."""
-    wanted: str
-    holds: bool | None
-    """None where nothing was promised."""
-    runs: int
-
-
-def speed(what: str, corpus: str, pairs: list[tuple[float, float]], wanted: float) -> Row:
-    """Return a line for pairs of seconds, ours and the peer's."""
-    ratios = [peer / ours for ours, peer in pairs]
-    ratio = statistics.median(ratios)
-    ours, peer = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return Row(
-        comparison=what, corpus=corpus, ours=ours, peer=peer, ratio=ratio, interval=(min(ratios), max(ratios)),
-        wanted=f"{wanted:g}x", holds=ratio >= wanted, runs=len(pairs),
-    )  # fmt: skip
-
-
-def not_worse(what: str, corpus: str, pairs: list[tuple[float, float]]) -> Row:
-    """Return a line for pairs of accuracies: the lower end of the interval of the difference is above -1 point."""
-    differences = [ours - peer for ours, peer in pairs]
-    mean = statistics.mean(differences)
-    half = float(stats.t.ppf(0.975, len(pairs) - 1) * statistics.stdev(differences) / len(pairs) ** 0.5)
-    ours, peer = (statistics.mean(side) for side in zip(*pairs, strict=True))
-    return Row(
-        comparison=what, corpus=corpus, ours=ours, peer=peer, ratio=mean, interval=(mean - half, mean + half),
-        wanted="not worse by 1 point", holds=mean - half >= -MARGIN, runs=len(pairs),
-    )  # fmt: skip
 
 
 def cold_extraction(bench: Bench, pairs: int) -> list[Row]:
@@ -113,21 +67,18 @@ def incremental_extraction(bench: Bench, pairs: int) -> list[Row]:
     return [speed("extraction of 5% new rows vs all rows again", corpus.name, times, 15)]
 
 
-def full_fine_tuning(bench: Bench, pairs: int, corpora: tuple[Callable[[int], Corpus], ...]) -> list[Row]:
+def full_fine_tuning(bench: Bench, pairs: int, make: Callable[[int], Corpus], epochs: int) -> list[Row]:
     """Every weight, same maths and epochs, against ``Trainer`` as it comes and best configured."""
-    settings = {"epochs": 4, "batch_size": 16}
-    rows = []
-    for make in corpora:
-        for best, wanted in ((False, 2.0), (True, 1.2)):
-            times = []
-            for seed in range(pairs):
-                corpus = make(seed)
-                ours = bench.fine_tune(corpus, strategy="full", backbone_lr=1e-4, head_lr=1e-4, seed=seed, **settings)
-                peer = bench.peer("trainer", corpus, best=best, frozen=0, rate=1e-4, seed=seed, **settings)
-                times.append((ours["seconds"], peer["seconds"]))
-            tool = "Trainer, best configured" if best else "Trainer"
-            rows.append(speed(f"full fine-tuning vs {tool}", corpus.name, times, wanted))
-    return rows
+    settings: dict[str, Any] = {"epochs": epochs, "batch_size": 16}
+    times: dict[str, list[tuple[float, float]]] = {"Trainer": [], "Trainer, best configured": []}
+    for seed in range(pairs):
+        corpus = make(seed)
+        ours = bench.fine_tune(corpus, strategy="full", backbone_lr=1e-4, head_lr=1e-4, seed=seed, **settings)
+        for tool, best in zip(times, (False, True), strict=True):
+            peer = bench.peer("trainer", corpus, best=best, frozen=0, rate=1e-4, seed=seed, **settings)
+            times[tool].append((ours["seconds"], peer["seconds"]))
+    wanted = zip(times.items(), (2.0, 1.2), strict=True)
+    return [speed(f"full fine-tuning vs {tool}", corpus.name, found, least) for (tool, found), least in wanted]
 
 
 def top_blocks(bench: Bench, pairs: int) -> list[Row]:
@@ -144,57 +95,21 @@ def top_blocks(bench: Bench, pairs: int) -> list[Row]:
     return [speed(what, corpus.name, times, 2)]
 
 
-def defaults_and_time_to_accuracy(bench: Bench, seeds: int, make: Callable[[int], Corpus], wanted: float) -> list[Row]:
-    """Our defaults against the best of the peer's grid over the same frozen blocks, and the time to get there."""
-    ours: dict[str, list[dict[str, Any]]] = {"full": [], "linear_probe": [], "probe_then_fine_tune": []}
-    grid: dict[tuple[int, float, int], list[dict[str, Any]]] = {}
-    corpus = make(0)
-    for seed in range(seeds):
-        corpus = make(seed)
-        for strategy, found in ours.items():
-            blocks = {"unfreeze_blocks": 2} if strategy == "probe_then_fine_tune" else {}
-            found.append(bench.fine_tune(corpus, strategy=strategy, seed=seed, **blocks))
-        for frozen in (0, 4, 6):
-            for rate in RATES:
-                for epochs in EPOCHS:
-                    job = {"frozen": frozen, "rate": rate, "epochs": epochs, "batch_size": 16, "best": True, "seed": seed}
-                    grid.setdefault((frozen, rate, epochs), []).append(bench.peer("trainer", corpus, **job))
-    best = {frozen: max((k for k in grid if k[0] == frozen), key=lambda k: _mean(grid[k])) for frozen in (0, 4, 6)}
-    rows = []
-    for strategy, frozen in (("full", 0), ("linear_probe", 6)):
-        pairs = [(a["accuracy"], b["accuracy"]) for a, b in zip(ours[strategy], grid[best[frozen]], strict=True)]
-        _, rate, epochs = best[frozen]
-        rows.append(not_worse(f"defaults of {strategy} vs best of the grid ({rate:g}, {epochs} epochs)", corpus.name, pairs))
-    target = best[max(best, key=lambda frozen: _mean(grid[best[frozen]]))]
-    reaching = [name for name, found in ours.items() if _mean(found) >= _mean(grid[target])]
-    name = min(reaching or ours, key=lambda name: statistics.median(run["seconds"] for run in ours[name]))
-    times = [(a["seconds"], b["seconds"]) for a, b in zip(ours[name], grid[target], strict=True)]
-    what = f"time to the accuracy of the best Trainer run ({name} {_mean(ours[name]):.3f}, Trainer {_mean(grid[target]):.3f})"
-    row = speed(what, corpus.name, times, wanted)
-    return [*rows, row if reaching else dataclasses.replace(row, holds=False)]
-
-
 def continued(bench: Bench, seeds: int) -> list[Row]:
-    """After four nights with 5% new rows each: going on from the last version with replay, against the base on all rows."""
+    """Accuracy after four nights with 5% new rows each: going on from the last version with replay, against the base on all rows."""
     pairs: dict[float, list[tuple[float, float]]] = {0.0: [], 0.5: [], 0.8: []}
-    times: dict[float, list[tuple[float, float]]] = {share: [] for share in pairs}
     for seed in range(seeds):
         nights = [headlines(labelled, seed) for labelled in (320, 336, 353, 371, 390)]
         all_rows = bench.fine_tune(nights[-1], seed=seed)
         first = _version(bench, nights[0], seed, None, None)
         for share, judged in pairs.items():
-            version, seconds = first, 0.0
+            version = first
             for corpus in nights[1:]:
                 version = _version(bench, corpus, seed, version, share)
-                seconds = version.metrics["seconds"]
             judged.append((bench.accuracy(version.out / "model", nights[-1]), all_rows["accuracy"]))
-            times[share].append((seconds, all_rows["seconds"]))
-    rows = []
-    for share, judged in pairs.items():
-        faster = statistics.median(peer / ours for ours, peer in times[share])
-        what = f"four nights from the last version, replay {share:g} ({faster:.1f}x as fast) vs the base on all rows"
-        rows.append(dataclasses.replace(not_worse(what, nights[-1].name, judged), wanted="reported", holds=None))
-    return rows
+    what = "accuracy after four nights from the last version, replay {:g}, vs the base on all rows"
+    rows = [not_worse(what.format(share), nights[-1].name, judged) for share, judged in pairs.items()]
+    return [dataclasses.replace(row, wanted="reported", holds=None) for row in rows]
 
 
 def _version(bench: Bench, corpus: Corpus, seed: int, last: JobResult | None, replay: float | None) -> JobResult:
@@ -209,21 +124,6 @@ def _version(bench: Bench, corpus: Corpus, seed: int, last: JobResult | None, re
         for path in folder.glob("*.parquet"):
             shutil.copy(path, result.out.parent / "ledgers" / f"{folder.parent.name}-{path.name}")
     return result
-
-
-def few_labels(bench: Bench, seeds: int) -> list[Row]:
-    """Our defaults against SetFit at 8, 16 and 64 labels a class."""
-    rows = []
-    for labels in (8, 16, 64):
-        pairs, times = [], []
-        for seed in range(seeds):
-            corpus = headlines(5 * labels, seed)
-            ours, peer = bench.fine_tune(corpus, strategy="full", seed=seed), bench.peer("setfit", corpus, seed=seed)
-            pairs.append((ours["accuracy"], peer["accuracy"]))
-            times.append((ours["seconds"], peer["seconds"]))
-        rows.append(not_worse(f"full vs SetFit, {labels} labels a class", corpus.name, pairs))
-        rows.append(speed(f"time of full vs SetFit, {labels} labels a class", corpus.name, times, 5))
-    return rows
 
 
 def uploaded_bytes(bench: Bench) -> list[Row]:
@@ -346,12 +246,3 @@ def _changed_bytes(first: Path, second: Path) -> int:
 
 def _repeated(rows: list[tuple[str, str]], count: int) -> list[tuple[int, tuple[str, str]]]:
     return [(number, rows[number % len(rows)]) for number in range(count)]
-
-
-def _mean(runs: list[dict[str, Any]]) -> float:
-    return statistics.mean(run["accuracy"] for run in runs)
-
-
-def means(pairs: list[tuple[float, float]]) -> str:
-    """Return the mean of each side, to be read."""
-    return " and ".join(f"{statistics.mean(side):.3f}" for side in zip(*pairs, strict=True))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.comparisons import Row, not_worse
 from benchmarks.corpora import Corpus, articles, headlines
 from benchmarks.runners import Bench
+from benchmarks.table import Row, not_worse
 from transfer_learning.blocks.evaluation.baselines import tfidf
 
 PICTURE = Path(__file__).with_name("learning_curves.png")

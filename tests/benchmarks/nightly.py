@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparisons import Row, means, speed
 from benchmarks.corpora import Corpus, articles
 from benchmarks.runners import BASE, PEERS, Bench
+from benchmarks.table import Row, means, speed
 from demo.__main__ import BUCKET, ROOT, connections
 from demo.airflow_api import AirflowApi
 from demo.airflow_home import AirflowHome
@@ -22,7 +22,7 @@ from demo.seaweedfs import SeaweedFS
 from transfer_learning.store import Store
 
 RECIPE = Path(__file__).parents[2] / "dags" / "probe_many_rows.py"
-OURS, THEIRS, MODEL = "probe_many_rows", "trainer_script", "bbc-headlines-probe"
+OURS, THEIRS = "probe_many_rows", "trainer_script"
 NIGHTS = (480, 504, 529, 555)
 """Labelled articles by night: 5% more each; the first is not timed."""
 
@@ -140,6 +140,7 @@ def _run(api: AirflowApi, dag: str) -> float:
 
 def _accuracy(store: Store) -> float:
     """Return the newest candidate's accuracy on the golden set."""
-    version = store.models.versions(MODEL)[-1]["version"]
-    found: dict[str, Any] = store.evaluations.read(MODEL, version)[-1]
+    (model,) = store.models.names()
+    version = store.models.versions(model)[-1]["version"]
+    found: dict[str, Any] = store.evaluations.read(model, version)[-1]
     return float(found["metrics"]["candidate"]["accuracy"])

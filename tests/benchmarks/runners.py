@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +46,17 @@ class Bench:
         """Run one of our stages in its child process, as an operator does."""
         return jobs.run_job(stage, spec, inputs, work=self.new_folder(), **options)
 
-    def fine_tune(self, corpus: Corpus, **settings: Any) -> dict[str, Any]:
+    def side_by_side(self, calls: Sequence[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Run calls of one thread each on all cores; return what they return, in their order."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(lambda call: call(), calls))
+
+    def fine_tune(self, corpus: Corpus, threads: int | None = None, **settings: Any) -> dict[str, Any]:
         """Fine-tune on a corpus; return ``seconds`` of the work and ``accuracy`` on its test rows."""
         folder = self.new_folder()
         spec = FineTuneSpec(max_length=corpus.max_length, **settings)
-        result = self.stage("fine_tune", spec, {"base": [BASE], "train": [write_parts(folder / "train", corpus.train)]})
+        inputs = {"base": [BASE], "train": [write_parts(folder / "train", corpus.train)]}
+        result = self.stage("fine_tune", spec, inputs, threads=threads)
         accuracy = self.accuracy(result.out / "model", corpus)
         shutil.rmtree(result.out)
         return {"seconds": result.metrics["seconds"], "accuracy": accuracy}
@@ -59,7 +67,7 @@ class Bench:
         answers = classifier.probabilities([text for text, _ in corpus.test]).argmax(axis=1)
         return sum(classifier.labels[i] == label for i, (_, label) in zip(answers, corpus.test, strict=True)) / len(answers)
 
-    def peer(self, task: str, corpus: Corpus | None = None, **job: Any) -> dict[str, Any]:
+    def peer(self, task: str, corpus: Corpus | None = None, threads: int | None = None, **job: Any) -> dict[str, Any]:
         """Run a peer and return what it measured."""
         folder = self.new_folder()
         if corpus is not None:
@@ -67,6 +75,7 @@ class Bench:
         asked = folder / "job.json"
         asked.write_text(json.dumps({"task": task, "base": str(BASE), "out": str(folder / "out.npy"), **job}))
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
         done = subprocess.run([self.peer_python, PEERS, asked], env=environment, capture_output=True, text=True)
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         if done.returncode or not lines:

@@ -9,9 +9,11 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow_task import Task
 from airflow_transfer_learning.operators import EvaluateOperator, FineTuneOperator
 from airflow_transfer_learning.operators.base import jobs
+from airflow_transfer_learning.operators.stored_features import stand_for
 from feature_workplace import EXACT, ROLES, Workplace
 from tiny_pipeline import headlines, write_base
 from transfer_learning.errors import HostOutOfMemory
+from transfer_learning.specs import FeatureSpec, FineTuneSpec
 
 PROBE = {"strategy": "linear_probe", **EXACT}
 
@@ -252,3 +254,32 @@ def test_features_that_an_evaluation_cannot_take_are_one_clear_line(workplace, s
 
     with pytest.raises(AirflowFailException, match=f"^{line}"):
         Task().run(evaluate)
+
+
+@pytest.mark.parametrize(
+    ("settings", "extraction", "base", "stand"),
+    [
+        ({}, {}, "b", True),
+        ({"classifier": "linear_svm", "seed": 3}, {"splits": ["test"]}, "b", True),
+        ({"pooling": "cls", "max_length": 8}, {"pooling": "cls", "max_length": 8}, "b", True),
+        ({}, {}, "c", False),
+        ({"strategy": "full"}, {}, "b", False),
+        ({"strategy": "probe_then_fine_tune", "pooling": "mean"}, {}, "b", False),
+        ({"pooling": "cls"}, {}, "b", False),
+        ({"layer": 1}, {}, "b", False),
+        ({"normalize": True}, {}, "b", False),
+        ({"max_length": 8}, {}, "b", False),
+        ({}, {"pooling": "max"}, "b", False),
+        ({}, {"layers": [1]}, "b", False),
+        ({}, {"layers": [1, 2]}, "b", False),
+        ({}, {"normalize": True}, "b", False),
+        ({}, {"max_length": 8}, "b", False),
+    ],
+)
+def test_features_stand_for_the_probe_of_that_base_under_those_settings_alone(settings, extraction, base, stand):
+    one = {"base": {"digest": "b"}, "spec": FeatureSpec.from_dict(extraction).to_dict()}
+    spec = FineTuneSpec.from_dict({"strategy": "linear_probe"} | settings).to_dict()
+
+    assert stand_for([one], {"base": {"digest": base}, "spec": spec}) is stand
+    assert not stand_for([], {"base": {"digest": base}, "spec": spec})
+    assert not stand_for([one], {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,12 @@ FORMATS = ("transformers", "sentence_transformers")
 class Seen:
     """What a classifier's head sees of some texts."""
 
-    tokens: Tokens | None
-    """None where it was not computed here, or not all of it."""
     features: torch.Tensor
     """fp32 (rows, width), on the CPU."""
+    tokens: Tokens | None = None
+    """What they were computed from; None where they were stored."""
+    model: TextClassifier | None = None
+    """What computed them."""
 
 
 class Classifier:
@@ -48,7 +50,7 @@ class Classifier:
         labels: label names in the order of the columns.
         max_length: longer inputs are cut to this many tokens.
         device: where it runs.
-        passport: how it was made, where it is a published version.
+        task: the column roles it was trained with, where its passport tells.
     """
 
     def __init__(
@@ -58,13 +60,11 @@ class Classifier:
         labels: Sequence[str],
         max_length: int,
         device: str,
-        passport: Mapping[str, Any] | None = None,
+        task: TaskSpec | None = None,
     ) -> None:
         self.labels = list(labels)
         self.max_length = max_length
-        self.passport = passport or {}
-        self.task = TaskSpec.from_dict(self.passport["task"]) if "task" in self.passport else None
-        """The column roles it was trained with, where its passport tells."""
+        self.task = task
         self._model = model.eval().to(device)
         self._tokenizer = base.tokenizer
         self._device = device
@@ -93,7 +93,7 @@ class Classifier:
         pairs: Sequence[str] | None = None,
         *,
         on_rows: Callable[[int], None] | None = None,
-        known: tuple[Classifier, Seen] | None = None,
+        known: Seen | None = None,
     ) -> Seen:
         """Return what the head sees of each text; at least one.
 
@@ -103,13 +103,13 @@ class Classifier:
             texts: first texts.
             pairs: second texts, or None.
             on_rows: called after each batch with the number of rows done; what it raises ends the prediction.
-            known: another classifier and what its head saw of these texts; it is taken where backbone and tokens are the same.
+            known: what another classifier saw of these texts; it is taken where backbone and tokens are the same.
         """
         tokens = tokenize(self._tokenizer, texts, pairs, self.max_length, segments=self._model.backbone.has_segments)
-        if known is not None and known[1].tokens == tokens and self._model.sees_as(known[0]._model):
+        if known is not None and known.tokens == tokens and known.model is not None and self._model.sees_as(known.model):
             if on_rows is not None:
                 on_rows(len(tokens))
-            return known[1]
+            return known
         batches = length_batches(tokens.lengths, TOKEN_BUDGET)
         found: list[torch.Tensor] = []
         done = 0
@@ -121,7 +121,7 @@ class Classifier:
                 on_rows(done)
         features = torch.cat(found)
         features[[row for rows in batches for row in rows]] = features.clone()
-        return Seen(tokens, features)
+        return Seen(features, tokens, self._model)
 
     def judge(self, seen: Seen) -> NDArray[np.float64]:
         """Return the probability of each label, shape (rows, labels).
@@ -167,7 +167,8 @@ def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
     if pooled:
         _load_dense(model, folder, str(head["file"]))
     longest = int(passport["max_length"]) if passport else base.max_length
-    return Classifier(model, base, labels, min(longest, base.max_length), device, passport)
+    task = TaskSpec.from_dict(passport["task"]) if passport and "task" in passport else None
+    return Classifier(model, base, labels, min(longest, base.max_length), device, task)
 
 
 def _read_passport(folder: Path) -> dict[str, Any] | None:

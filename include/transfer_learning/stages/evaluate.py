@@ -26,10 +26,10 @@ from transfer_learning.blocks.evaluation import baselines, plots
 from transfer_learning.blocks.evaluation.comparison import Compared, compare_scores, score_slices, slices_of
 from transfer_learning.blocks.evaluation.gate import Evidence, Ruling, decide
 from transfer_learning.blocks.evaluation.old_data import OldData, find_old
-from transfer_learning.blocks.evaluation.scoring import Score, Shown, fits, refuse_to_go_on, score_baseline, score_model, see
+from transfer_learning.blocks.evaluation.scoring import Score, refuse_to_go_on, score_baseline, score_model, see
 from transfer_learning.blocks.feature_parts import Part, read_parts
 from transfer_learning.blocks.ledger import Dropped, drop_known
-from transfer_learning.blocks.predict import Classifier, load_classifier
+from transfer_learning.blocks.predict import Seen, load_classifier
 from transfer_learning.blocks.rows import Rows, read_rows
 from transfer_learning.errors import BadInput
 from transfer_learning.power import smallest_margin
@@ -113,12 +113,12 @@ def _judge(spec: EvaluateSpec, inputs: Inputs, run: Run) -> Judged:
     ledgers = inputs.get("candidate_ledger", ()), inputs.get("champion_ledger", ())
     rows, dropped = drop_known(every, *ledgers)
     old = find_old(rows, inputs.get("champion_test", ()), task, [folder for part in ledgers for folder in part])
-    shown = see(classifier, rows, old.gone, run, "candidate", stored=_stored(classifier, inputs, run))
+    shown = see(classifier, rows, old.gone, run, "candidate", stored=_stored("candidate", inputs, run))
     candidate = score_model(shown, rows, spec)
     # The candidate is the champion where the parent pinned the same version for both.
     version = run.facts.get("candidate_version")
     same = version is not None and version == run.facts.get("champion_version")
-    champion = candidate if same else _champion(spec, inputs, rows, old, run, shown)
+    champion = candidate if same else _champion(spec, inputs, rows, old, run, shown.seen)
     compared = compare_scores(rows, candidate, champion, spec) if champion else None
     scores = Scores(candidate=candidate, champion=champion, **_baselines(inputs, task, rows, run))
     return Judged(rows=rows, dropped=dropped, old=old, scores=scores, compared=compared)
@@ -129,19 +129,17 @@ def digest_rows(rows: Rows) -> str:
     return hashlib.sha256(b"".join(sorted(rows.row_keys))).hexdigest()
 
 
-def _champion(spec: EvaluateSpec, inputs: Inputs, rows: Rows, old: OldData, run: Run, candidate: Shown) -> Score | None:
+def _champion(spec: EvaluateSpec, inputs: Inputs, rows: Rows, old: OldData, run: Run, candidate: Seen) -> Score | None:
     if not inputs.get("champion"):
         return None
     classifier = load_classifier(inputs["champion"][0], run.numerics["device"])
-    stored = _stored(classifier, inputs, run)
+    stored = _stored("champion", inputs, run)
     return score_model(see(classifier, rows, old.gone, run, "champion", known=candidate, stored=stored), rows, spec)
 
 
-def _stored(classifier: Classifier, inputs: Inputs, run: Run) -> list[Part]:
-    """Return the stored features that are what this model's head sees of the test rows."""
-    if not inputs.get("features") or not fits(classifier, run.facts["features"]):
-        return []
-    return read_parts(inputs["features"])
+def _stored(role: str, inputs: Inputs, run: Run) -> list[Part]:
+    """Return the stored features of the test rows, where the parent knows that they are what this model's head sees."""
+    return read_parts(inputs["features"]) if role in run.facts.get("answer_from_features", ()) else []
 
 
 def _baselines(inputs: Inputs, task: TaskSpec, rows: Rows, run: Run) -> dict[str, Score | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_transfer_learning.operators.base import SpecOperator, figures, with_task
-from airflow_transfer_learning.operators.stored_features import Set, check_sets, fetch_sets, read_sets
+from airflow_transfer_learning.operators.stored_features import Set, check_sets, fetch_sets, read_sets, stand_for
 from transfer_learning.errors import BadInput, OutcomeUnknown
 from transfer_learning.identity import fingerprint
 from transfer_learning.refs import DatasetRef, ModelRef, VerdictRef
@@ -80,7 +80,7 @@ class EvaluateOperator(SpecOperator):
             if verdict is None:
                 inputs = self.fetch(store, candidate, champion, dataset, work / "inputs")
                 inputs |= fetch_sets(store, sets, work / "features", self.open_cache())
-                facts |= {"features": {"base": sets[0]["base"]["digest"], "spec": sets[0]["spec"]}} if sets else {}
+                facts["answer_from_features"] = self.probes(store, sets, facts)
                 job = self.run_job("evaluate", spec, inputs, context, work=work / "job", facts=facts)
                 self.check_stop()
                 store.evaluations.write(candidate.name, candidate.version, evaluation, job.out)
@@ -95,6 +95,12 @@ class EvaluateOperator(SpecOperator):
         if sets:
             check_sets(sets, manifest, ("test",), "the evaluation")
         return sets
+
+    def probes(self, store: Store, sets: Sequence[Set], facts: Mapping[str, Any]) -> list[str]:
+        """Return which of candidate and champion answers from the stored features."""
+        roles = [role for role in ("candidate", "champion") if facts[f"{role}_version"] is not None]
+        manifests = {role: store.models.manifest(facts["model"], facts[f"{role}_version"]) for role in roles}
+        return [role for role, manifest in manifests.items() if stand_for(sets, manifest["facts"])]
 
     def evaluation_id(self, spec: EvaluateSpec, facts: Mapping[str, Any], context: Context) -> str:
         """Return what makes an evaluation of this task the same one when the task runs again."""
@@ -187,7 +193,7 @@ class EvaluateOperator(SpecOperator):
         except (BadInput, KeyError) as error:
             self.log.warning("The champion's own test rows are no slice of this verdict: %s", error)
             return {}
-        return {"champion_test": [destination / "test"]}
+        return {"champion_test": [destination / "test"]} if (destination / "test").is_dir() else {}
 
     def announce(self, verdict: VerdictRef, context: Context) -> None:
         """Log the verdict, and tell the notifiers where the candidate did not pass."""

@@ -58,6 +58,22 @@ def merged(spec: FineTuneSpec, features: FeatureSpec) -> FineTuneSpec:
     return spec.merged(changed)
 
 
+def stand_for(sets: Sequence[Set], facts: Mapping[str, Any]) -> bool:
+    """Return whether features are what the head of a published version sees: a probe of that base under those settings.
+
+    Args:
+        sets: one for each shard; maybe none.
+        facts: of the version's manifest.
+    """
+    if not sets or (facts.get("base") or {}).get("digest") != sets[0]["base"]["digest"]:
+        return False
+    try:
+        spec = FineTuneSpec.from_dict(facts["spec"])
+        return merged(spec, FeatureSpec.from_dict(sets[0]["spec"])) == spec
+    except (BadInput, KeyError):
+        return False
+
+
 def check_for_training(sets: Sequence[Set], task: TaskSpec, dataset: Mapping[str, Any], base: str) -> None:
     """Check that the features are all those of the rows that will be trained on.
 

@@ -51,7 +51,7 @@ def test_two_heads_on_the_same_frozen_backbone_look_once(tmp_path):
     first, second, texts = load_classifier(one), load_classifier(other), sentences(20)
     seen, rows = first.see(texts), []
 
-    shared = second.see(texts, known=(first, seen), on_rows=rows.append)
+    shared = second.see(texts, known=seen, on_rows=rows.append)
 
     assert shared is seen
     assert rows == [20]
@@ -71,7 +71,7 @@ def test_what_another_backbone_saw_is_not_taken(tmp_path, difference):
     seen = first.see(texts)
     texts = texts[::-1] if difference == "texts" else texts
 
-    assert second.see(texts, known=(first, seen)) is not seen
+    assert second.see(texts, known=seen) is not seen
 
 
 def test_the_answers_are_those_of_the_plain_library(tmp_path):

@@ -17,7 +17,6 @@ from transfer_learning.stages.evaluate import evaluate
 from transfer_learning.stages.feature_extract import feature_extract
 from transfer_learning.stages.fine_tune import fine_tune
 
-BASE = {"uri": "file:///base", "digest": "b" * 64}
 PROBE = {"strategy": "linear_probe", "precision": "fp32"}
 
 
@@ -41,14 +40,14 @@ class Night:
     def train(self, name: str, **settings: Any) -> list[Path]:
         (self.folder / name).mkdir()
         inputs = {role: self.inputs[role] for role in ("base", "train")}
-        fine_tune(FineTuneSpec(**PROBE | settings), inputs, self.folder / name, Run(threads=1, facts={"base": BASE}))
+        fine_tune(FineTuneSpec(**PROBE | settings), inputs, self.folder / name, Run(threads=1))
         return [self.folder / name / "model"]
 
-    def judge(self, name: str, spec: dict[str, Any] | None = None, **inputs: list[Path]) -> dict[str, Any]:
+    def judge(self, name: str, **inputs: list[Path]) -> dict[str, Any]:
         (self.folder / name).mkdir()
-        facts = {"features": {"base": BASE["digest"], "spec": FeatureSpec(**spec or {}).to_dict()}}
+        facts = {"answer_from_features": [role for role in ("candidate", "champion") if "features" in inputs]}
         models = {"test": self.inputs["test"]} | inputs
-        evaluate(EvaluateSpec(), models, self.folder / name, Run(threads=1, facts=facts if "features" in inputs else {}))
+        evaluate(EvaluateSpec(), models, self.folder / name, Run(threads=1, facts=facts))
         return json.loads((self.folder / name / "verdict.json").read_text())
 
 
@@ -109,26 +108,7 @@ def test_rows_that_only_the_champions_data_had_are_run(night: Night, run: list[i
     assert verdict["slices"][0]["rows"] == 6
 
 
-@pytest.mark.parametrize(
-    ("settings", "extraction"),
-    [
-        ({"strategy": "full", "epochs": 1}, {}),
-        ({"strategy": "probe_then_fine_tune", "epochs": 1}, {}),
-        ({"pooling": "cls"}, {}),
-        ({"layer": 1}, {}),
-        ({"normalize": True}, {}),
-        ({"max_length": 8}, {}),
-        ({}, {"pooling": "max"}),
-        ({}, {"layers": (1,)}),
-    ],
-)
-def test_features_of_something_else_are_not_taken(night: Night, run: list[int], settings: dict, extraction: dict) -> None:
-    night.judge("stored", extraction, candidate=night.train("one", **settings), features=night.parts)
-
-    assert run == [40]
-
-
-def test_a_model_that_is_not_what_its_passport_says_is_run_on_every_row(night: Night, run: list[int]) -> None:
+def test_a_model_that_sees_something_else_is_run_on_every_row(night: Night, run: list[int]) -> None:
     (model,) = night.train("one")
     weights = load_file(model / "model.safetensors")
     weights["embeddings.LayerNorm.bias"] += torch.randn(len(weights["embeddings.LayerNorm.bias"])) * 5
@@ -138,12 +118,3 @@ def test_a_model_that_is_not_what_its_passport_says_is_run_on_every_row(night: N
 
     assert run == [SAMPLE, 40]
     assert not any("stored before" in sentence for sentence in verdict["sentences"])
-
-
-def test_features_of_another_base_are_not_taken(night: Night, run: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    model = night.train("one")
-    monkeypatch.setitem(BASE, "digest", "c" * 64)
-
-    night.judge("stored", candidate=model, features=night.parts)
-
-    assert run == [40]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ def see(
     run: Run,
     phase: str,
     *,
-    known: Shown | None = None,
+    known: Seen | None = None,
     stored: Sequence[Part] = (),
 ) -> Shown:
     """Return what a model's head sees of every row, telling progress.
@@ -92,7 +92,7 @@ def see(
         others: rows that only the slice of old data has.
         run: hears about progress.
         phase: ``candidate`` or ``champion``.
-        known: another model and what it saw of these rows: two heads on the same frozen backbone need it once.
+        known: what another model saw of these rows: two heads on the same frozen backbone need it once.
         stored: features of what this model's head sees, by the hash of the input; a few rows are run all the same, to be sure.
 
     Raises:
@@ -115,29 +115,9 @@ def see(
             if left:
                 features[left] = look(left, on_rows=lambda done: progress(done, len(left))).features
             progress(len(texts), len(texts))
-            return Shown(classifier, Seen(None, features), int(found.sum()))
+            return Shown(classifier, Seen(features), int(found.sum()))
         log.warning("The stored features are not what the %s sees of these rows: all are run", phase)
-    same = None if known is None or known.seen.tokens is None else (known.classifier, known.seen)
-    every = range(len(texts))
-    return Shown(classifier, look(every, on_rows=lambda done: progress(done, len(texts)), known=same))
-
-
-def fits(classifier: Classifier, features: Mapping[str, Any]) -> bool:
-    """Return whether stored features are what this model's head sees.
-
-    Args:
-        classifier: the model.
-        features: digest of their ``base`` model, and ``spec`` of their extraction.
-    """
-    passport, spec = classifier.passport, features["spec"]
-    own, used = passport.get("spec") or {}, passport.get("settings") or {}
-    return bool(
-        own.get("strategy") == "linear_probe"
-        and (passport.get("base") or {}).get("digest") == features["base"]
-        and [-1 if own.get("layer") is None else own["layer"]] == list(spec["layers"])
-        and (used.get("pooling"), used.get("normalize")) == (spec["pooling"], spec["normalize"])
-        and own.get("max_length") == spec["max_length"]
-    )
+    return Shown(classifier, look(range(len(texts)), on_rows=lambda done: progress(done, len(texts)), known=known))
 
 
 def _progress(run: Run, phase: str) -> Callable[[int, int], None]:

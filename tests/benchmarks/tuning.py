@@ -1,0 +1,153 @@
+"""Accuracy without tuning: our settings as they come against the best of the peers' tuned ones, and the time to get there."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import statistics
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from benchmarks.corpora import Corpus, headlines
+from benchmarks.runners import Bench
+from benchmarks.table import Row, not_worse, speed
+
+RATES, EPOCHS = (5e-5, 1e-4, 2e-4), (2, 4, 10)
+
+OURS: dict[str, dict[str, Any]] = {"full": {}, "probe_then_fine_tune": {"unfreeze_blocks": 2}, "linear_probe": {}}
+FROZEN = {"full": 0, "probe_then_fine_tune": 4, "linear_probe": 6}
+"""How many of the base's six blocks each of our strategies leaves as they are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One setting of the best configured ``Trainer``."""
+
+    frozen: int
+    rate: float
+    epochs: int
+
+
+class Grid:
+    """The peer's accuracies on draws of a corpus, by setting; each is run once.
+
+    Args:
+        bench: runs them, several at a time: what counts is how right they are, not how fast.
+        make: returns the corpus of a draw.
+    """
+
+    def __init__(self, bench: Bench, make: Callable[[int], Corpus]) -> None:
+        self._bench, self._make = bench, make
+        self._found: dict[tuple[Point, int], float] = {}
+
+    def run(self, points: Iterable[Point], seeds: Iterable[int]) -> None:
+        """Run what was not run yet."""
+        new = [key for key in itertools.product(points, seeds) if key not in self._found]
+        peers = [lambda key=key: train_peer(self._bench, self._make(key[1]), *key, threads=1) for key in new]
+        for key, result in zip(new, self._bench.side_by_side(peers), strict=True):
+            self._found[key] = result["accuracy"]
+
+    def accuracies(self, point: Point, seeds: Collection[int]) -> list[float]:
+        """Return a setting's accuracies in the order of the draws."""
+        return [self._found[point, seed] for seed in seeds]
+
+    def best(self, frozen: Collection[int]) -> Point:
+        """Return the setting with the highest mean over the draws that it was run on."""
+        found: dict[Point, list[float]] = {}
+        for (point, _), accuracy in self._found.items():
+            if point.frozen in frozen:
+                found.setdefault(point, []).append(accuracy)
+        return max(found, key=lambda point: statistics.mean(found[point]))
+
+
+def train_peer(bench: Bench, corpus: Corpus, point: Point, seed: int, threads: int | None = None) -> dict[str, Any]:
+    """Run the best configured ``Trainer`` under one setting."""
+    return bench.peer("trainer", corpus, threads=threads, best=True, batch_size=16, seed=seed, **dataclasses.asdict(point))
+
+
+def search(grid: Grid, seeds: Collection[int], *, every: bool) -> None:
+    """Run the grid on some draws: every point of it, or the rates at 4 epochs and then the other epochs at the best rate."""
+    for frozen in FROZEN.values():
+        if every:
+            grid.run((Point(frozen, rate, epochs) for rate in RATES for epochs in EPOCHS), seeds)
+        else:
+            grid.run((Point(frozen, rate, 4) for rate in RATES), seeds)
+            grid.run((Point(frozen, grid.best((frozen,)).rate, epochs) for epochs in EPOCHS), seeds)
+
+
+def tuned_trainer(
+    bench: Bench, make: Callable[[int], Corpus], wanted: float, *, draws: int, searched: int, every: bool
+) -> list[Row]:
+    """Our defaults against the best of the peer's grid over the same frozen blocks, and the time to the best run's accuracy.
+
+    Args:
+        bench: runs both.
+        make: returns the corpus of a draw.
+        wanted: times as fast.
+        draws: number of draws that both are judged on.
+        searched: number of draws that the grid is searched on.
+        every: whether every point of the grid is run on these.
+    """
+    seeds, grid = range(draws), Grid(bench, make)
+    search(grid, range(searched), every=every)
+    target = grid.best(FROZEN.values())
+    best = {strategy: grid.best((FROZEN[strategy],)) for strategy in ("full", "linear_probe")}
+    grid.run({*best.values(), target}, seeds)
+    ours = {strategy: _train_ours(bench, strategy, make, seeds) for strategy in OURS}
+    rows = []
+    for strategy, point in best.items():
+        pairs = list(zip(ours[strategy], grid.accuracies(point, seeds), strict=True))
+        rows.append(not_worse(f"{strategy} as it comes vs best of the grid ({_name(point)})", make(0).name, pairs))
+    means = {strategy: statistics.mean(found) for strategy, found in ours.items()}
+    return [*rows, _time_to(bench, make, target, statistics.mean(grid.accuracies(target, seeds)), means, wanted)]
+
+
+def _train_ours(bench: Bench, strategy: str, make: Callable[[int], Corpus], seeds: Iterable[int]) -> list[float]:
+    settings = OURS[strategy] | {"strategy": strategy, "threads": 1}
+    runs = [lambda seed=seed: bench.fine_tune(make(seed), seed=seed, **settings) for seed in seeds]
+    return [run["accuracy"] for run in bench.side_by_side(runs)]
+
+
+def _time_to(
+    bench: Bench, make: Callable[[int], Corpus], target: Point, wanted_accuracy: float, ours: dict[str, float], wanted: float
+) -> Row:
+    """Time our fastest strategy that is as right as the peer's best setting; our best one where none is."""
+    reaching = [name for name, accuracy in ours.items() if accuracy >= wanted_accuracy] or [
+        max(ours, key=lambda name: ours[name])
+    ]
+    times: dict[str, list[tuple[float, float]]] = {}
+    for seed in range(3):
+        peer = train_peer(bench, make(seed), target, seed)["seconds"]
+        for name in reaching:
+            run = bench.fine_tune(make(seed), strategy=name, seed=seed, **OURS[name])
+            times.setdefault(name, []).append((run["seconds"], peer))
+    fastest = min(times, key=lambda name: statistics.median(ours for ours, _ in times[name]))
+    what = f"time to the best accuracy of the grid ({fastest} {ours[fastest]:.3f}, {_name(target)} {wanted_accuracy:.3f})"
+    row = speed(what, make(0).name, times[fastest], wanted)
+    return dataclasses.replace(row, holds=bool(row.holds and ours[fastest] >= wanted_accuracy))
+
+
+def _name(point: Point) -> str:
+    return f"{point.frozen} blocks frozen, {point.rate:g}, {point.epochs} epochs"
+
+
+def few_labels(bench: Bench, draws: int) -> list[Row]:
+    """The strategies as they come against SetFit at 8, 16 and 64 labels a class: accuracy, and the time of what is as right."""
+    rows = []
+    for labels in (8, 16, 64):
+        name = headlines(5 * labels, 0).name
+        found: dict[str, list[dict[str, Any]]] = {}
+        for seed in range(draws):
+            corpus = headlines(5 * labels, seed)
+            found.setdefault("SetFit", []).append(bench.peer("setfit", corpus, seed=seed))
+            for strategy, settings in OURS.items():
+                found.setdefault(strategy, []).append(bench.fine_tune(corpus, strategy=strategy, seed=seed, **settings))
+        theirs = found.pop("SetFit")
+        means = {strategy: statistics.mean(run["accuracy"] for run in runs) for strategy, runs in found.items()}
+        best = max(means, key=lambda strategy: means[strategy])
+        pairs = [(a["accuracy"], b["accuracy"]) for a, b in zip(found[best], theirs, strict=True)]
+        times = [(a["seconds"], b["seconds"]) for a, b in zip(found[best], theirs, strict=True)]
+        row = not_worse(f"{best} vs SetFit, {labels} labels a class", name, pairs)
+        fast = speed(f"time of {best} vs SetFit, {labels} labels a class", name, times, 5)
+        rows += [row, dataclasses.replace(fast, holds=bool(fast.holds and row.ours >= row.peer))]
+    return rows
