@@ -57,10 +57,13 @@ PARAMS = {
     "strategy": Param(
         "full",
         type="string",
-        enum=["full", "probe_then_fine_tune", "linear_probe"],
+        enum=["full", "probe_then_fine_tune", "gradual_unfreeze", "top_layers", "lora", "linear_probe"],
         values_display={
             "full": "Train every weight",
             "probe_then_fine_tune": "Train a head, then the top blocks too",
+            "gradual_unfreeze": "Train a head, then one more block with each epoch",
+            "top_layers": "Train a head and the top blocks at once",
+            "lora": "Train a head and low-rank adapters",
             "linear_probe": "Train a head only (fastest)",
         },
         section="Training",
@@ -91,7 +94,7 @@ PARAMS = {
         type=["null", "integer"],
         minimum=1,
         section="Training",
-        description="How many top blocks train after the head. Empty: all of them.",
+        description="How many top blocks ever train. Empty: all of them.",
     ),
     "epochs": Param(
         None,

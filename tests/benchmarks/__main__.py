@@ -38,7 +38,7 @@ def small(bench: Bench) -> Comparisons:
 
 def whole(bench: Bench) -> Comparisons:
     """Return everything: the small part first, then what needs the peers' grid and several seeds."""
-    headlines_grid = {"draws": 5, "searched": 2, "every": True}
+    headlines_grid = {"draws": 16, "searched": 2, "every": True}
     articles_grid = {"draws": 5, "searched": 1, "every": False}
     return small(bench) | {
         "nightly": lambda: nightly(bench),

@@ -20,7 +20,8 @@ CORPORA: dict[str, tuple[Callable[[int, int], Corpus], tuple[int, ...]]] = {
     "headlines": (headlines, (40, 80, 160, 320, 640, 1280)),
     "articles": (articles, (40, 160, 480)),
 }
-METHODS = {"TF-IDF + logistic regression": ("#444444", "^"), "linear_probe": ("#E69F00", "s"), "full": ("#0072B2", "o")}
+WORDS, STRATEGIES = "TF-IDF + logistic regression", ("linear_probe", "full")
+METHODS = {WORDS: ("#444444", "^"), "linear_probe": ("#E69F00", "s"), "full": ("#0072B2", "o")}
 """Colour and marker of each; told apart in grey too."""
 
 Curves = dict[str, dict[str, dict[int, list[float]]]]
@@ -34,24 +35,20 @@ def learning_curves(bench: Bench, seeds: int) -> list[Row]:
     for name, (make, counts) in CORPORA.items():
         found[name] = {method: {} for method in METHODS}
         for count in counts:
-            for seed in range(seeds):
-                corpus = make(count, seed)
-                for method, accuracies in found[name].items():
-                    accuracies.setdefault(count, []).append(_accuracy(bench, corpus, method, seed))
-            words = found[name]["TF-IDF + logistic regression"][count]
-            for method in ("linear_probe", "full"):
-                row = not_worse(
-                    f"learning curve, {method} vs TF-IDF", corpus.name, list(zip(found[name][method][count], words, strict=True))
-                )
+            corpora = [make(count, seed) for seed in range(seeds)]
+            words = found[name][WORDS][count] = [_bag_of_words(corpus) for corpus in corpora]
+            for method in STRATEGIES:
+                accuracies = found[name][method][count] = bench.accuracies(corpora, strategy=method)
+                pairs = list(zip(accuracies, words, strict=True))
+                row = not_worse(f"learning curve, {method} vs TF-IDF", corpora[0].name, pairs)
                 rows.append(dataclasses.replace(row, wanted="reported", holds=None))
             draw(PICTURE, found)
     return rows
 
 
-def _accuracy(bench: Bench, corpus: Corpus, method: str, seed: int) -> float:
-    if method in ("linear_probe", "full"):
-        return float(bench.fine_tune(corpus, strategy=method, seed=seed)["accuracy"])
-    answers = tfidf(*map(list, zip(*corpus.train, strict=True)), [text for text, _ in corpus.test])
+def _bag_of_words(corpus: Corpus) -> float:
+    texts, labels = (list(column) for column in zip(*corpus.train, strict=True))
+    answers = tfidf(texts, labels, [text for text, _ in corpus.test])
     assert answers is not None
     return statistics.mean(answer == label for answer, (_, label) in zip(answers.answers, corpus.test, strict=True))
 

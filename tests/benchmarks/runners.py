@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,14 @@ class Bench:
         accuracy = self.accuracy(result.out / "model", corpus)
         shutil.rmtree(result.out)
         return {"seconds": result.metrics["seconds"], "accuracy": accuracy}
+
+    def accuracies(self, corpora: Sequence[Corpus], **settings: Any) -> list[float]:
+        """Fine-tune on several draws of a corpus, side by side; the number of the draw is the seed."""
+
+        def train(seed: int) -> dict[str, Any]:
+            return self.fine_tune(corpora[seed], threads=1, seed=seed, **settings)
+
+        return [run["accuracy"] for run in self.side_by_side([partial(train, seed) for seed in range(len(corpora))])]
 
     def accuracy(self, model: Path, corpus: Corpus) -> float:
         """Judge a published folder."""

@@ -93,19 +93,14 @@ def tuned_trainer(
     target = grid.best(FROZEN.values())
     best = {strategy: grid.best((FROZEN[strategy],)) for strategy in ("full", "linear_probe")}
     grid.run({*best.values(), target}, seeds)
-    ours = {strategy: _train_ours(bench, strategy, make, seeds) for strategy in OURS}
+    corpora = [make(seed) for seed in seeds]
+    ours = {strategy: bench.accuracies(corpora, strategy=strategy, **settings) for strategy, settings in OURS.items()}
     rows = []
     for strategy, point in best.items():
         pairs = list(zip(ours[strategy], grid.accuracies(point, seeds), strict=True))
         rows.append(not_worse(f"{strategy} as it comes vs best of the grid ({_name(point)})", make(0).name, pairs))
     means = {strategy: statistics.mean(found) for strategy, found in ours.items()}
     return [*rows, _time_to(bench, make, target, statistics.mean(grid.accuracies(target, seeds)), means, wanted)]
-
-
-def _train_ours(bench: Bench, strategy: str, make: Callable[[int], Corpus], seeds: Iterable[int]) -> list[float]:
-    settings = OURS[strategy] | {"strategy": strategy, "threads": 1}
-    runs = [lambda seed=seed: bench.fine_tune(make(seed), seed=seed, **settings) for seed in seeds]
-    return [run["accuracy"] for run in bench.side_by_side(runs)]
 
 
 def _time_to(

@@ -147,7 +147,7 @@ def test_a_first_run_starts_from_the_base_whatever_was_asked(task, plan, start):
         ({"fine_tune": {"epoch": 3}}, "UNKNOWN_SETTING FineTuneSpec has no setting 'epoch'; did you mean 'epochs'"),
         ({"finetune": {"epochs": 3}}, "UNKNOWN_SETTING overrides: no stage 'finetune'; did you mean 'fine_tune'"),
         ({"fine_tune": {"strategy": "linear_probe", "epochs": 3}}, "BAD_SETTING a linear_probe trains no backbone"),
-        ({"fine_tune": {"unfreeze_blocks": 2}}, "BAD_SETTING unfreeze_blocks belongs to strategy 'probe_then_fine_tune'"),
+        ({"fine_tune": {"unfreeze_blocks": 2}}, "BAD_SETTING unfreeze_blocks does not apply to strategy 'full'"),
         ({"fine_tune": {"backbone_lr": -1}}, "BAD_SETTING FineTuneSpec.backbone_lr must be above 0"),
         ({"evaluate": {"gate": {"margin": 2.0}}}, "BAD_SETTING Gate.confidence must lie between 0 and 1, and margin"),
         ({"evaluate": {"slices": ["desk"]}}, "MISSING_COLUMN [desk] EvaluateSpec names a column that the dataset does not keep"),

@@ -30,6 +30,8 @@ class Architecture:
     """First part of the names of the classification head, below the model with a head."""
     classify: Callable[[Any, torch.Tensor], torch.Tensor]
     """(model with head, first token's states (rows, 1, width)) -> logits."""
+    query_and_value: tuple[str, str] = ("query", "value")
+    """Last part of the names of the attention's query and value."""
     output: str = "classifier"
     """The head's last layer, with one row of weights for each label."""
     projection: Callable[[Any], nn.Module | None] = lambda _: None
@@ -78,6 +80,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         lambda m: list(m.transformer.layer),
         ("pre_classifier", "classifier"),
         _distilbert_head,
+        query_and_value=("q_lin", "v_lin"),
         stack=lambda m: m.transformer.layer,
     ),
     "electra": Architecture(

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from transfer_learning.blocks.batching import epoch_batches, length_batches
-from transfer_learning.blocks.schedules import warmup_and_decay
+from transfer_learning.blocks.schedules import Schedule, warmup_and_decay
 from transfer_learning.errors import Diverged, OutOfMemory
 from transfer_learning.stage import Run
 
@@ -62,11 +62,13 @@ class Phase:
     batch_size: int
     seed: int
     warmup: float
+    """Share of the steps with rising rate."""
     max_grad_norm: float
     patience: int | None
     """None trains all epochs and keeps the last."""
     set_modes: Callable[[bool], None]
     """True before training, False before evaluation."""
+    schedule: Schedule = warmup_and_decay
 
     @property
     def per_epoch(self) -> int:
@@ -125,7 +127,7 @@ def train(phase: Phase, state: State, run: Run, save: Callable[[bool], None]) ->
         epoch, place = divmod(state.step, phase.per_epoch)
         if not batches or place == 0:
             batches = epoch_batches(phase.train.lengths, phase.batch_size, phase.seed, epoch)
-        rate = warmup_and_decay(state.step, steps, phase.warmup)
+        rate = phase.schedule(state.step, steps, phase.warmup)
         for group in phase.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         loss, weight = optimizer_step(phase, state, batches[place])
@@ -254,7 +256,7 @@ def load_weights(trained: Mapping[str, nn.Parameter], values: Mapping[str, torch
 def shrinkage(phase: Phase, steps: int, peak: float, weight_decay: float) -> float:
     """Return what weight decay alone makes of a weight without a gradient in the first steps of a phase, as a share."""
     every = phase.epochs * phase.per_epoch
-    return math.prod(1 - peak * warmup_and_decay(step, every, phase.warmup) * weight_decay for step in range(steps))
+    return math.prod(1 - peak * phase.schedule(step, every, phase.warmup) * weight_decay for step in range(steps))
 
 
 def weight_groups(named: Mapping[str, nn.Parameter], peak: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from transfer_learning.errors import BadInput
 from transfer_learning.settings import NOT_IN_FINGERPRINT, Settings
@@ -15,8 +15,10 @@ from transfer_learning.specs.task import TaskSpec
 class FineTuneSpec(Settings):
     """How a base model is adapted. None means: chosen by model width and number of rows (``blocks/defaults.py``)."""
 
-    strategy: Literal["full", "linear_probe", "probe_then_fine_tune"] = "full"
-    """Every weight; only a new head; or the head first, then head and top blocks."""
+    strategy: Literal["full", "linear_probe", "probe_then_fine_tune", "top_layers", "gradual_unfreeze", "lora"] = "full"
+    """Every weight; only a new head; the head first, then head and top blocks; head and top blocks at once; the head first, then
+    one more block with each epoch, from the top (Howard & Ruder 2018); or the head and low-rank adapters of the attention (Hu et
+    al. 2021), which are merged into the published weights."""
     init_from: Literal["base", "latest", "champion"] = "base"
     """Where training starts: the base model on all rows, which does not drift, or the model's own newest or live version; the
     base where there is none yet."""
@@ -26,7 +28,8 @@ class FineTuneSpec(Settings):
     task: TaskSpec | None = None
     """Column roles; None takes the dataset's."""
     unfreeze_blocks: int | None = None
-    """For ``probe_then_fine_tune``: how many of the top blocks train in the second phase; None means all."""
+    """How many of the top blocks ever train, or get adapters; None means all. ``full`` and ``linear_probe`` leave no choice, and
+    ``top_layers`` needs a number."""
     pooling: Literal["architecture", "mean", "cls", "max", "last_token", "concat"] | None = None
     """What the head sees: ``architecture`` is the model's own classification head; the others pool a block's states, as in
     ``FeatureSpec``. None means ``architecture`` for ``full``, ``mean`` for the others."""
@@ -38,19 +41,28 @@ class FineTuneSpec(Settings):
     classifier: Literal["softmax", "linear_svm"] = "softmax"
     """For ``linear_probe``: logistic regression, or a linear support vector machine with calibrated scores."""
     epochs: int | None = None
-    """Passes over the rows with the backbone unfrozen."""
+    """Passes over the rows with all unfrozen that ever is; ``gradual_unfreeze`` has one more for each block before."""
     head_epochs: int | None = None
     """Passes that train the head alone."""
     batch_size: int | None = None
     """Rows to one optimizer step, whatever the micro-batch."""
     backbone_lr: float | None = None
-    """Peak learning rate of the backbone."""
+    """Peak learning rate of the backbone; with ``layer_decay`` that of its last block."""
     head_lr: float | None = None
     """Peak learning rate of the head."""
+    layer_decay: float | Literal["discriminative"] = 1.0
+    """Peak rate of each block as a share of the one above, such as 0.8; ``discriminative`` is 1 / 2.6 (Howard & Ruder 2018)."""
+    schedule: Literal["linear", "slanted_triangular"] = "linear"
+    """How the rate rises for the share ``warmup`` of a phase's steps, and falls then: from and to zero, or from and to a 32nd of
+    its peak (Howard & Ruder 2018)."""
+    lora_rank: int = 8
+    """For ``lora``: rank of the adapters."""
+    lora_alpha: int = 16
+    """For ``lora``: the adapters count ``lora_alpha / lora_rank`` times."""
     weight_decay: float = 0.01
     """Decoupled weight decay; never on biases and normalisation weights."""
     warmup: float = 0.1
-    """Share of the steps with rising rate; linear decay to zero follows."""
+    """Share of a phase's steps with rising rate; ``cut_frac`` of ``slanted_triangular``."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm."""
     max_length: int | None = None
@@ -89,7 +101,8 @@ class FineTuneSpec(Settings):
             "micro_batch",
             "unfreeze_blocks",
         )
-        for name in (*positive, "max_grad_norm", "patience", "checkpoint_seconds", "state_cache_gb"):
+        also = ("max_grad_norm", "patience", "checkpoint_seconds", "state_cache_gb", "lora_rank", "lora_alpha")
+        for name in (*positive, *also):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise BadInput("BAD_SETTING", f"FineTuneSpec.{name} must be above 0, found {value}")
@@ -97,33 +110,46 @@ class FineTuneSpec(Settings):
             raise BadInput("BAD_SETTING", "FineTuneSpec.weight_decay must be 0 or more, and warmup at least 0 and below 1")
         if self.replay is not None and not 0 <= self.replay < 1:
             raise BadInput("BAD_SETTING", f"FineTuneSpec.replay must be at least 0 and below 1, found {self.replay}")
-        if self.unfreeze_blocks is not None and self.strategy != "probe_then_fine_tune":
+        self._check_rates()
+        self._check_blocks()
+        self._refuse_foreign("linear_probe", (("layer", None), ("normalize", False), ("classifier", "softmax")))
+        self._refuse_foreign("lora", (("lora_rank", 8), ("lora_alpha", 16)))
+
+    def _check_rates(self) -> None:
+        if isinstance(self.layer_decay, float) and not 0 < self.layer_decay <= 1:
             raise BadInput(
                 "BAD_SETTING",
-                f"unfreeze_blocks belongs to strategy 'probe_then_fine_tune', and the strategy is {self.strategy!r}",
+                f"FineTuneSpec.layer_decay must be above 0 and at most 1, found {self.layer_decay}",
+                "a rate divided by 2.6 is layer_decay='discriminative'",
             )
-        if self.strategy != "linear_probe":
-            self._refuse_probe_settings()
-        if self.strategy == "linear_probe" and (self.epochs is not None or self.backbone_lr is not None):
+        settings = (("epochs", None), ("backbone_lr", None), ("layer_decay", 1.0), ("schedule", "linear"))
+        given = [name for name, idle in settings if getattr(self, name) != idle]
+        if self.strategy == "linear_probe" and given:
             raise BadInput(
                 "BAD_SETTING",
-                "a linear_probe trains no backbone: epochs and backbone_lr do not apply",
+                f"a linear_probe trains no backbone: {' and '.join(given)} cannot apply",
                 "set head_epochs and head_lr",
             )
-        if self.strategy == "full" and self.head_epochs is not None:
+
+    def _check_blocks(self) -> None:
+        if self.unfreeze_blocks is not None and self.strategy in ("full", "linear_probe"):
             raise BadInput(
                 "BAD_SETTING",
-                "strategy 'full' has no phase for the head alone: head_epochs does not apply",
-                "use 'probe_then_fine_tune'",
+                f"unfreeze_blocks does not apply to strategy {self.strategy!r}",
+                "use 'top_layers', 'probe_then_fine_tune', 'gradual_unfreeze' or 'lora'",
+            )
+        if self.strategy == "top_layers" and self.unfreeze_blocks is None:
+            raise BadInput("BAD_SETTING", "strategy 'top_layers' trains the head and the top blocks", "set unfreeze_blocks")
+        if self.strategy in ("full", "top_layers", "lora") and self.head_epochs is not None:
+            raise BadInput(
+                "BAD_SETTING",
+                f"strategy {self.strategy!r} has no phase for the head alone: head_epochs does not apply",
+                "use 'probe_then_fine_tune' or 'gradual_unfreeze'",
             )
 
-    def _refuse_probe_settings(self) -> None:
-        given = [
-            name
-            for name, idle in (("layer", None), ("normalize", False), ("classifier", "softmax"))
-            if getattr(self, name) != idle
-        ]
-        if given:
-            raise BadInput(
-                "BAD_SETTING", f"{', '.join(given)} belong to strategy 'linear_probe', and the strategy is {self.strategy!r}"
-            )
+    def _refuse_foreign(self, strategy: str, settings: tuple[tuple[str, Any], ...]) -> None:
+        """Refuse settings, given with their defaults, that belong to one strategy where it is another."""
+        given = [name for name, idle in settings if getattr(self, name) != idle]
+        if given and self.strategy != strategy:
+            what = f"only strategy {strategy!r} takes {' and '.join(given)}, and the strategy is {self.strategy!r}"
+            raise BadInput("BAD_SETTING", what)

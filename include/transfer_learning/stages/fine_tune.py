@@ -1,4 +1,4 @@
-"""Fine-tune a text classifier: ``full``, ``linear_probe`` or ``probe_then_fine_tune``.
+"""Fine-tune a text classifier, by any strategy of ``FineTuneSpec``.
 
 Inputs: ``base`` (one folder), ``train`` and maybe ``validation`` (folders of Parquet parts), maybe ``features`` (folders of
 parts that ``feature_extract`` made of these rows and this base, for ``linear_probe``), and for ``spec.replay`` maybe ``replay``
@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
-from transfer_learning.blocks import base_model, checkpoint, defaults, freezing, model_folder, numerics
-from transfer_learning.blocks.adaptation import Adaptation, Data
+from transfer_learning.blocks import base_model, checkpoint, defaults, freezing, lora, model_folder, numerics, passport
+from transfer_learning.blocks.adaptation import Adaptation
 from transfer_learning.blocks.batching import tokenize
+from transfer_learning.blocks.examples import Data
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.replay import Mixture, mix
@@ -63,21 +64,23 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     identity = _identity(spec, base, train, validation)
     snapshot = checkpoint.resume(run, identity)
     notes = numerics.repeat(snapshot.facts["numerics"], run, spec.resume_elsewhere) if snapshot else []
-    freezing.freeze_below(classifier, freezing.first_trained_block(classifier, _top_blocks(spec)))
-    frozen = freezing.frozen_hashes(classifier)
+    frozen = _freeze(classifier, spec, plan)
     checkpoints = checkpoint.Checkpoints(run, identity, spec.checkpoint_seconds)
     adaptation = Adaptation(classifier, data, spec, plan, run, checkpoints, snapshot, scratch=out.parent)
     adaptation.run_phases()
+    trained = sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)
+    if spec.strategy == "lora":
+        lora.merge(classifier)
     _prove(classifier, frozen)
 
-    metrics = _metrics(adaptation, data, time.monotonic() - started)
-    passport = {
-        **_facts(spec, task, run),
-        "base": {**(run.facts.get("base") or {}), "license": _license(folder), "head_labels": base.head_labels},
-        "settings": _settings(spec, plan, max_length, mixture),
-        "label_counts": _counts(train, validation),
+    metrics = _metrics(adaptation, data, time.monotonic() - started) | {"trained_weights": trained}
+    told = {
+        **passport.facts(spec, task, run),
+        "base": {**(run.facts.get("base") or {}), "license": passport.license_of(folder), "head_labels": base.head_labels},
+        "settings": passport.settings(spec, plan, max_length, mixture),
+        "label_counts": passport.label_counts(train, validation),
         "metrics": metrics,
-        "frozen": _digest(frozen),
+        "frozen": passport.digest(frozen),
         "notes": notes,
     }
     published = model_folder.Published(
@@ -86,7 +89,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
         labels=labels,
         max_length=max_length,
         frozen=frozenset(frozen),
-        passport=passport,
+        passport=told,
     )
     model_folder.write(out / "model", published)
     model_folder.write_ledger(out / "ledger.parquet", [train, *([validation] if validation else [])])
@@ -183,11 +186,19 @@ def _features(
     return lookup(read_parts(folders, str(run.numerics["precision"])), hashes, width)
 
 
-def _top_blocks(spec: FineTuneSpec) -> int | None:
-    """Return how many of the top blocks the strategy ever trains; None means all."""
-    if spec.strategy == "linear_probe":
-        return 0
-    return spec.unfreeze_blocks
+def _freeze(classifier: TextClassifier, spec: FineTuneSpec, plan: defaults.Plan) -> dict[str, str]:
+    """Prepare what the strategy trains; return the sha256 of every weight that it will leave as it is.
+
+    Raises:
+        BadInput: a strategy that this model's shared weights do not allow.
+    """
+    if plan.layer_decay != 1:
+        freezing.refuse_shared(classifier)
+    lowest = freezing.lowest_block(classifier, spec)
+    if spec.strategy == "lora":
+        lora.attach(classifier, lowest, spec.lora_rank, spec.lora_alpha, spec.seed)
+    freezing.freeze_below(classifier, lowest)
+    return {name: digest for name, digest in freezing.frozen_hashes(classifier).items() if lora.ADAPTED not in name}
 
 
 def _identity(spec: FineTuneSpec, base: base_model.Base, train: Rows, validation: Rows | None) -> dict[str, str]:
@@ -212,10 +223,8 @@ def _prove(classifier: TextClassifier, frozen: dict[str, str]) -> None:
     Raises:
         Diverged: NaN or infinity in a weight.
     """
-    named = dict(classifier.named_parameters())
-    moved = [name for name, digest in freezing.hashes((name, named[name]) for name in frozen).items() if digest != frozen[name]]
-    assert not moved, f"frozen weights changed: {moved}"
-    broken = [name for name, parameter in named.items() if not torch.isfinite(parameter).all()]
+    assert not (moved := freezing.moved(classifier, frozen)), f"frozen weights changed: {moved}"
+    broken = [name for name, parameter in classifier.named_parameters() if not torch.isfinite(parameter).all()]
     if broken:
         raise Diverged(f"DIVERGED weights hold NaN or infinity: {', '.join(broken[:3])} — lower the rate")
 
@@ -224,8 +233,15 @@ def _metrics(adaptation: Adaptation, data: Data, seconds: float) -> dict[str, An
     """Return the flat figures of the whole run."""
     final = adaptation.score()
     steps = sum(entry["ticks"] for entry in adaptation.finished.values() if entry.get("history"))
-    epochs = {f"{name}_epochs": len(entry["history"]) for name, entry in adaptation.finished.items() if entry.get("history")}
-    best = {f"{name}_best_epoch": entry["best_epoch"] for name, entry in adaptation.finished.items() if entry.get("best_epoch")}
+    epochs: Counter[str] = Counter()
+    for name, entry in adaptation.finished.items():
+        if entry.get("history"):
+            epochs["unfreezing_epochs" if name.startswith("top_") else f"{name}_epochs"] += len(entry["history"])
+    best = {
+        f"{name}_best_epoch": entry["best_epoch"]
+        for name, entry in adaptation.finished.items()
+        if entry.get("best_epoch") and not name.startswith("top_")
+    }
     passes = sum(epochs.values())
     return {
         **final,
@@ -235,54 +251,4 @@ def _metrics(adaptation: Adaptation, data: Data, seconds: float) -> dict[str, An
         "steps": steps,
         "seconds": round(seconds, 3),
         "rows_per_second": round(data.rows * max(1, passes) / max(seconds, 1e-9), 1),
-        "trained_weights": sum(p.numel() for p in adaptation.classifier.parameters() if p.requires_grad),
     }
-
-
-def _digest(frozen: dict[str, str]) -> dict[str, Any]:
-    """Return how many tensors did not train, and one hash over all of theirs."""
-    return {"tensors": len(frozen), "sha256": hashlib.sha256(canonical_json(frozen).encode()).hexdigest()}
-
-
-def _facts(spec: FineTuneSpec, task: TaskSpec, run: Run) -> dict[str, Any]:
-    """Return the part of the passport that was known before training."""
-    return {
-        "task": task.to_dict(),
-        "model": run.facts.get("model"),
-        "dataset": dict(run.facts.get("dataset") or {}),
-        "replay": dict(run.facts.get("replay") or {}) or None,
-        "as_of": run.facts.get("as_of"),
-        "strategy": spec.strategy,
-        "spec": spec.to_dict(),
-        "numerics": {**run.numerics, "version": NUMERICS_VERSIONS["fine_tune"]},
-        "preprocessing": {"truncation": "longest_first", "padding_multiple": 8, "pairs": task.text_pair is not None},
-    }
-
-
-def _settings(spec: FineTuneSpec, plan: defaults.Plan, max_length: int, mixture: Mixture | None) -> dict[str, Any]:
-    """Return the settings as they were used, chosen or given."""
-    used = {name: getattr(plan, name) for name in ("strategy", "pooling", "batch_size")} | {"init_from": spec.init_from}
-    used["replay"] = "all rows" if mixture is None else f"{spec.replay:g}: {mixture}"
-    if spec.strategy != "linear_probe":
-        used |= {"epochs": plan.epochs, "backbone_lr": plan.backbone_lr, "unfreeze_blocks": spec.unfreeze_blocks or "all"}
-    if spec.strategy != "full":
-        fitted = "logistic regression" if spec.classifier == "softmax" else "linear support vector machine"
-        used["head"] = fitted if plan.to_convergence else f"{plan.head_epochs} epochs"
-        used |= {"layer": spec.layer, "normalize": spec.normalize}
-    fixed = ("weight_decay", "warmup", "max_grad_norm", "class_weights", "seed")
-    return {**used, "head_lr": plan.head_lr, "max_length": max_length, **{name: getattr(spec, name) for name in fixed}}
-
-
-def _counts(train: Rows, validation: Rows | None) -> dict[str, dict[str, int]]:
-    counts = {"train": dict(Counter(train.labels))}
-    return counts | ({"validation": dict(Counter(validation.labels))} if validation else {})
-
-
-def _license(folder: Path) -> str | None:
-    """Return the license that the base model's card names in its front matter."""
-    card = folder / "README.md"
-    if not card.exists():
-        return None
-    head = card.read_text(encoding="utf-8", errors="replace").split("---")[1:2]
-    lines = [line for part in head for line in part.splitlines() if line.startswith("license:")]
-    return lines[0].removeprefix("license:").strip() or None if lines else None

@@ -91,18 +91,6 @@ def test_biases_and_normalisation_weights_do_not_decay() -> None:
     assert len(steady["params"]) == 4
 
 
-@pytest.mark.parametrize(("steps", "warmup"), [(10, 0.1), (40, 0.25), (7, 0.0), (1, 0.5), (3, 0.9)])
-def test_the_rate_rises_and_falls_as_the_formula_says(steps: int, warmup: float) -> None:
-    rates = [warmup_and_decay(step, steps, warmup) for step in range(steps)]
-
-    rising = next(n for n in range(steps + 1) if n >= warmup * steps)
-    for step, rate in enumerate(rates):
-        expected = (step + 1) / (rising + 1) if step < rising else (steps - step) / (steps - rising)
-        assert rate == pytest.approx(expected)
-        assert 0 < rate <= 1
-    assert warmup_and_decay(steps, steps, warmup) == 0 if rising < steps else True
-
-
 def test_the_loop_sets_each_steps_rate() -> None:
     network = Network()
     seen = []

@@ -1,5 +1,6 @@
 """Training the used words alone is training the whole table."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,15 @@ def test_nothing_is_cut_where_most_words_are_used_or_padding_would_move(ids: tup
     assert embedding.weight.shape == (100, 4)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "albert", "distilbert"])
-@pytest.mark.parametrize("strategy", ["full", "probe_then_fine_tune"])
+KINDS = ("bert", "roberta", "electra", "albert", "distilbert")
+BY_BLOCKS = [(kind, "gradual_unfreeze") for kind in KINDS if kind != "albert"]  # its layers share their weights
+
+
+@pytest.mark.parametrize(("kind", "strategy"), [*itertools.product(KINDS, ["full", "probe_then_fine_tune"]), *BY_BLOCKS])
 def test_training_ends_as_on_the_whole_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, strategy: str) -> None:
     job = Job(tmp_path, rows=24, validation=9, kind=kind, contrary=True)
     settings: dict[str, Any] = {"strategy": strategy, "epochs": 6, "patience": 2, "weight_decay": 0.3, "precision": "fp32"}
+    settings |= {"backbone_lr": 1e-2, "layer_decay": 0.5} if strategy == "gradual_unfreeze" else {}
     monkeypatch.setattr(vocabulary, "MOST_USED", 0.0)
     job.run("whole", **settings)
     monkeypatch.setattr(vocabulary, "MOST_USED", 1.0)
@@ -73,3 +78,16 @@ def test_training_ends_as_on_the_whole_table(tmp_path: Path, monkeypatch: pytest
 
     assert whole.keys() == used.keys()
     assert all(torch.allclose(whole[name], used[name], atol=2e-5) for name in whole)
+
+
+@pytest.mark.parametrize("settings", [{"strategy": "top_layers", "unfreeze_blocks": 1}, {"strategy": "lora"}])
+def test_words_that_do_not_train_are_not_shrunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(vocabulary, "MOST_USED", 1.0)
+    job = Job(tmp_path, rows=3)
+
+    job.run(epochs=2, weight_decay=0.3, **settings)
+
+    words = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(weights(tmp_path / "out" / "model")[words], weights(tmp_path / "base")[words.removeprefix("bert.")])

@@ -37,6 +37,10 @@ def job(tmp_path: Path) -> Job:
         ({"strategy": "linear_probe"}, [*TRANSFORMERS, *MODULES, "model.safetensors"]),
         ({"strategy": "probe_then_fine_tune", "unfreeze_blocks": 1}, [*TRANSFORMERS, *MODULES, *SHARDS]),
         ({"strategy": "linear_probe", "pooling": "architecture"}, [*TRANSFORMERS, *SHARDS]),
+        ({"strategy": "top_layers", "unfreeze_blocks": 1}, [*TRANSFORMERS, *SHARDS]),
+        ({"strategy": "lora"}, [*TRANSFORMERS, *SHARDS]),
+        ({"strategy": "gradual_unfreeze"}, [*TRANSFORMERS, "model.safetensors"]),
+        ({"strategy": "gradual_unfreeze", "pooling": "concat"}, [*TRANSFORMERS, *MODULES, *SHARDS]),
     ],
     ids=lambda value: value.get("strategy") if isinstance(value, dict) else "",
 )
@@ -89,10 +93,10 @@ def test_the_ledger_names_every_training_and_validation_row(tmp_path: Path) -> N
 
 
 @pytest.mark.promise(8)
-@pytest.mark.parametrize("strategy", ["linear_probe", "probe_then_fine_tune"])
+@pytest.mark.parametrize("strategy", ["linear_probe", "probe_then_fine_tune", "top_layers", "gradual_unfreeze"])
 def test_frozen_tensors_are_those_of_the_base(job: Job, strategy: str) -> None:
-    unfreeze = {"unfreeze_blocks": 1, "epochs": 2} if strategy == "probe_then_fine_tune" else {}
-    job.run(strategy=strategy, **unfreeze)
+    unfreeze = {"unfreeze_blocks": 1, "epochs": 2} if strategy != "linear_probe" else {}
+    job.run(strategy=strategy, pooling="mean", **unfreeze)
 
     model = job.folder / "out" / "model"
     base = load_file(job.folder / "base" / "model.safetensors")

@@ -25,6 +25,14 @@ STRATEGIES = {
         "epochs": 2,
         "pooling": "architecture",
     },
+    "top_layers": {"strategy": "top_layers", "epochs": 3, "unfreeze_blocks": 2, "layer_decay": 0.5},
+    "lora": {"strategy": "lora", "epochs": 3},
+    "gradual_unfreeze": {
+        "strategy": "gradual_unfreeze",
+        "epochs": 2,
+        "layer_decay": "discriminative",
+        "schedule": "slanted_triangular",
+    },
 }
 
 

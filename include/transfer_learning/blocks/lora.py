@@ -1,0 +1,50 @@
+"""Low-rank adapters (Hu et al. 2021), through ``peft``: trained beside frozen weights, merged into them before publishing.
+
+A weight ``W`` of the attention's query and value becomes ``W + alpha / rank * B A``, where ``B`` starts at zero: before the first
+step the model is the base. Only ``A`` and ``B`` train, with the head.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from transfer_learning.blocks.head import TextClassifier
+
+ADAPTED = ".base_layer."
+"""Stands in the name of a frozen weight that adapters will be merged into."""
+
+
+def attach(classifier: TextClassifier, block: int, rank: int, alpha: float, seed: int) -> None:
+    """Add adapters to the attention of the layers from ``block`` on.
+
+    Args:
+        classifier: the model; changed in place.
+        block: the lowest block that gets any; at least 1, since the embeddings have no attention.
+        rank: of the product of both matrices.
+        alpha: the product counts ``alpha / rank`` times.
+        seed: of the start values.
+    """
+    from peft import LoraConfig, inject_adapter_in_model  # a second that no other strategy needs
+
+    backbone = classifier.backbone
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(backbone.architecture.query_and_value))  # type: ignore[arg-type]
+    torch.manual_seed(seed)
+    # A layer that stands twice shares its weights, and then its adapters too.
+    for layer in {id(module): module for modules in backbone.blocks[block:] for module in modules}.values():
+        inject_adapter_in_model(config, layer)
+
+
+def is_adapter(name: str) -> bool:
+    """Return whether a weight of this name belongs to an adapter."""
+    return ".lora_A." in name or ".lora_B." in name
+
+
+def merge(classifier: TextClassifier) -> None:
+    """Add every adapter to the weight it stands beside, which then has its old name again."""
+    from peft.tuners.lora import LoraLayer
+
+    for module in list(classifier.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, LoraLayer):
+                child.merge()
+                setattr(module, name, child.get_base_layer())

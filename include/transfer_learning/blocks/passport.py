@@ -1,0 +1,68 @@
+"""What the passport of a fine-tuned model tells: what was asked for, what was used, and what it was made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from transfer_learning.blocks.defaults import Plan
+from transfer_learning.blocks.replay import Mixture
+from transfer_learning.blocks.rows import Rows
+from transfer_learning.settings import canonical_json
+from transfer_learning.specs import FineTuneSpec, TaskSpec
+from transfer_learning.stage import NUMERICS_VERSIONS, Run
+
+
+def digest(frozen: dict[str, str]) -> dict[str, Any]:
+    """Return how many tensors did not train, and one hash over all of theirs."""
+    return {"tensors": len(frozen), "sha256": hashlib.sha256(canonical_json(frozen).encode()).hexdigest()}
+
+
+def facts(spec: FineTuneSpec, task: TaskSpec, run: Run) -> dict[str, Any]:
+    """Return the part of the passport that was known before training."""
+    return {
+        "task": task.to_dict(),
+        "model": run.facts.get("model"),
+        "dataset": dict(run.facts.get("dataset") or {}),
+        "replay": dict(run.facts.get("replay") or {}) or None,
+        "as_of": run.facts.get("as_of"),
+        "strategy": spec.strategy,
+        "spec": spec.to_dict(),
+        "numerics": {**run.numerics, "version": NUMERICS_VERSIONS["fine_tune"]},
+        "preprocessing": {"truncation": "longest_first", "padding_multiple": 8, "pairs": task.text_pair is not None},
+    }
+
+
+def settings(spec: FineTuneSpec, plan: Plan, max_length: int, mixture: Mixture | None) -> dict[str, Any]:
+    """Return the settings as they were used, chosen or given."""
+    used = {name: getattr(plan, name) for name in ("strategy", "pooling", "batch_size")} | {"init_from": spec.init_from}
+    used["replay"] = "all rows" if mixture is None else f"{spec.replay:g}: {mixture}"
+    if spec.strategy != "linear_probe":
+        used |= {"epochs": plan.epochs, "backbone_lr": plan.backbone_lr, "unfreeze_blocks": spec.unfreeze_blocks or "all"}
+        used |= {"layer_decay": plan.layer_decay, "schedule": spec.schedule}
+    if spec.strategy == "lora":
+        used |= {"lora_rank": spec.lora_rank, "lora_alpha": spec.lora_alpha}
+    if plan.has_head_phase:
+        fitted = "logistic regression" if spec.classifier == "softmax" else "linear support vector machine"
+        used["head"] = fitted if plan.to_convergence else f"{plan.head_epochs} epochs"
+        used |= {"layer": spec.layer, "normalize": spec.normalize}
+    fixed = ("weight_decay", "warmup", "max_grad_norm", "class_weights", "seed")
+    return {**used, "head_lr": plan.head_lr, "max_length": max_length, **{name: getattr(spec, name) for name in fixed}}
+
+
+def label_counts(train: Rows, validation: Rows | None) -> dict[str, dict[str, int]]:
+    """Return the number of rows of each label, by split."""
+    counts = {"train": dict(Counter(train.labels))}
+    return counts | ({"validation": dict(Counter(validation.labels))} if validation else {})
+
+
+def license_of(folder: Path) -> str | None:
+    """Return the license that the base model's card names in its front matter."""
+    card = folder / "README.md"
+    if not card.exists():
+        return None
+    head = card.read_text(encoding="utf-8", errors="replace").split("---")[1:2]
+    lines = [line for part in head for line in part.splitlines() if line.startswith("license:")]
+    return lines[0].removeprefix("license:").strip() or None if lines else None
