@@ -8,7 +8,13 @@ from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_task import Task
-from airflow_transfer_learning.operators import EvaluateOperator, FineTuneOperator, PromoteOperator, PullDatasetOperator
+from airflow_transfer_learning.operators import (
+    EvaluateOperator,
+    FineTuneOperator,
+    PlanOperator,
+    PromoteOperator,
+    PullDatasetOperator,
+)
 from tiny_pipeline import headlines, write_base, write_csv
 from transfer_learning.errors import HostOutOfMemory
 
@@ -103,6 +109,28 @@ def test_training_goes_on_from_the_newest_version_whose_ledger_counts_too(pipeli
     manifest = store.models.manifest("news", found["version"])
     assert manifest["facts"]["base"]["uri"] == f"model://news@{newest}"
     assert manifest["parents"] == [newest]
+
+
+def test_a_model_of_this_run_comes_before_the_base_that_the_plan_pinned(pipeline, store, tmp_path):
+    plan, _ = Task().run(PlanOperator(task_id="plan", model="sport", base=pipeline.base, fine_tune=QUICK))
+
+    found, _ = Task().run(pipeline.fine_tune(model="sport", plan=plan, base=pipeline.model))
+
+    assert store.models.manifest("sport", found["version"])["facts"]["base"]["uri"] == "model://news@1"
+    ledgers = store.models.fetch_ledger("sport", found["version"], tmp_path)
+    assert [path.name for path in ledgers] == [f"sport-{found['version']:06d}.parquet", "news-000001.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"spec": QUICK | {"init_from": "latest"}}, "base is version 1 of news, made in this run, and init_from is 'latest'"),
+        ({"base": {"kind": "dataset"}}, "WRONG_REF expected a 'model' ref, found 'dataset'"),
+    ],
+)
+def test_a_model_of_this_run_that_cannot_be_the_base_is_one_clear_line(pipeline, options, line):
+    with pytest.raises(AirflowFailException, match=line):
+        Task().run(pipeline.fine_tune(**{"base": pipeline.model} | options))
 
 
 @pytest.mark.parametrize("run_id", ["run-1", "run-2"])

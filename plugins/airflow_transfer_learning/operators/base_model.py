@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_transfer_learning.operators.base import SpecOperator
 from transfer_learning.bases import BaseModel, Bases
 from transfer_learning.errors import BadInput
+from transfer_learning.refs import ModelRef
 from transfer_learning.settings import Settings
 from transfer_learning.specs import TaskSpec
 from transfer_learning.store import Store
@@ -23,7 +24,8 @@ class BaseModelOperator(SpecOperator):
     Args:
         spec: the settings, or a dict of them.
         dataset: output of the run's ``PullDatasetOperator``.
-        base: URI of the base model; not with a plan, which pins it.
+        base: URI of the base model; not with a plan, which pins it. Or the output of a task of this run that made a model, such
+            as a ``PretrainOperator``: it comes before what a plan pinned.
         force: run even what was run before.
         kwargs: as for ``SpecOperator``.
     """
@@ -35,7 +37,7 @@ class BaseModelOperator(SpecOperator):
         *,
         spec: Settings | dict[str, Any],
         dataset: dict[str, Any],
-        base: str | None = None,
+        base: str | dict[str, Any] | None = None,
         force: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -45,8 +47,18 @@ class BaseModelOperator(SpecOperator):
         self.force = force
 
     def fetch_base(self, store: Store, context: Context, destination: Path) -> BaseModel:
-        """Bring the base model onto this machine: the one that the plan pinned, or that the first try resolved."""
+        """Bring the base model onto this machine: this run's own, the one that the plan pinned, or that the first try resolved.
+
+        Raises:
+            BadInput: settings that start from the model's own version, and a base of this run.
+        """
         bases = self.open_bases(store)
+        if isinstance(self.base, Mapping):
+            made = ModelRef.from_dict(self.base)
+            if (start := getattr(self.merged_spec(), "init_from", "base")) != "base":
+                what = f"base is version {made.version} of {made.name}, made in this run, and init_from is {start!r}"
+                raise BadInput("BAD_SETTING", what, "leave one of the two out")
+            return bases.fetch(f"model://{made.name}@{made.version}", destination)
         uri = self.one_of("base", self.planned().base if self.plan else None)
         pinned = uri if self.plan else self.pinned(context, "base", lambda: self.resolve_base(bases, uri))
         return bases.fetch(pinned, destination)
