@@ -31,6 +31,7 @@ PROTOCOL = 1
 
 STAGES: dict[str, type[Settings]] = {
     "pull_dataset": specs.PullSpec,
+    "pretrain": specs.PretrainSpec,
     "feature_extract": specs.FeatureSpec,
     "fine_tune": specs.FineTuneSpec,
     "evaluate": specs.EvaluateSpec,

@@ -6,7 +6,7 @@ from typing import Any
 
 OPTIONS: dict[str, tuple[str, str, str, str]] = {
     # name: (type, default, example, description)
-    "queue": ("string", "gpu", "gpu-a100", "Queue of the training tasks (extract features, fine-tune and evaluate)."),
+    "queue": ("string", "gpu", "gpu-a100", "Queue of the training tasks (pretrain, extract features, fine-tune and evaluate)."),
     "pool": (
         "string",
         "default_pool",
@@ -50,7 +50,7 @@ OPTIONS: dict[str, tuple[str, str, str, str]] = {
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's description, as ``airflow/provider_info.schema.json`` wants it."""
-    operators = ("plan", "pull_dataset", "feature_extract", "fine_tune", "evaluate", "promote")
+    operators = ("plan", "pull_dataset", "pretrain", "feature_extract", "fine_tune", "evaluate", "promote")
     return {
         "package-name": "airflow-provider-transfer-learning",
         "name": "Transfer learning",

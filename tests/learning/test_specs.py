@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from transfer_learning import specs
 from transfer_learning.errors import BadInput
 from transfer_learning.settings import Settings, canonical_json
-from transfer_learning.specs import EvaluateSpec, FineTuneSpec, Gate, PullSpec, SplitSpec, TaskSpec, check_name, duration
+from transfer_learning.specs import (
+    EvaluateSpec,
+    FineTuneSpec,
+    Gate,
+    PretrainSpec,
+    PullSpec,
+    SplitSpec,
+    TaskSpec,
+    check_name,
+    duration,
+)
 
 PULL = {"name": "news", "source": "s3://bucket/*.csv"}
 
@@ -78,6 +88,30 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
             lambda: FineTuneSpec(layer=2, normalize=True),
             "BAD_SETTING only strategy 'linear_probe' takes layer and normalize, and the strategy is 'full'",
         ),
+        (
+            lambda: PretrainSpec(architecture="gpt2"),
+            "ARCHITECTURE 'gpt2' does not support the objective 'masked_lm' — masked_lm is learned by bert, roberta, distilbert,",
+        ),
+        (
+            lambda: PretrainSpec(objective="causal_lm", architecture="bert"),
+            "— causal_lm is learned by gpt2; masked_lm is learned by bert",
+        ),
+        (lambda: PretrainSpec(architecture="bert", size="bse"), "bert has no size 'bse'; did you mean 'base'?"),
+        (
+            lambda: PretrainSpec(size="base", layers=2),
+            "BAD_SETTING size, layers belong to a model from scratch, and this one is not",
+        ),
+        (lambda: PretrainSpec(architecture="bert", head_lr=1e-3), "head_lr belong to a model continued from a base"),
+        (lambda: PretrainSpec(architecture="bert", heads=3), "BAD_SETTING a width of 128 cannot be cut into 3 attention heads"),
+        (lambda: PretrainSpec(architecture="roberta", vocab_size=100), "the tokenizer of roberta has 261 at least"),
+        (lambda: PretrainSpec(masked_share=1.0), "BAD_SETTING PretrainSpec.masked_share must lie between 0 and 1, found 1.0"),
+        (lambda: PretrainSpec(objective="causal_lm", masked_share=0.2), "masked_share belongs to 'masked_lm'"),
+        (
+            lambda: PretrainSpec(architecture="electra", sentences="sentence_order"),
+            "ARCHITECTURE 'electra' does not support 'sentence_order' — it is learned by bert, albert",
+        ),
+        (lambda: PretrainSpec(objective="causal_lm", sentences="next_sentence"), "sentences belongs to 'masked_lm'"),
+        (lambda: PretrainSpec(epochs=0), "BAD_SETTING PretrainSpec.epochs must be above 0, found 0"),
         (lambda: Gate(floors={"acuracy": 0.9}), "Gate.floors has no metric 'acuracy'"),
         (lambda: Gate(slice_margin=-0.01), "BAD_SETTING Gate.slice_margin must be at least 0 and below 1, found -0.01"),
         (lambda: Gate(confidence=1.0), "Gate.confidence must lie between 0 and 1"),
@@ -94,7 +128,14 @@ def test_a_mistake_in_a_spec_is_one_line(build, line):
 
 
 @pytest.mark.parametrize(
-    "spec", [PullSpec(**PULL), FineTuneSpec(task=TaskSpec(slices=("desk",))), EvaluateSpec(), Gate(floors={"accuracy": 0.9})]
+    "spec",
+    [
+        PullSpec(**PULL),
+        FineTuneSpec(task=TaskSpec(slices=("desk",))),
+        PretrainSpec(),
+        EvaluateSpec(),
+        Gate(floors={"accuracy": 0.9}),
+    ],
 )
 def test_a_spec_survives_the_way_through_json(spec):
     values = spec.to_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,27 +58,37 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
     config = read_config(folder)
     check_files(folder)
     check_weights(folder)
-    # Every key is accounted for below; the library's own report would only repeat it.
+    quiet_library()
+    model, head_labels = _load_model(folder, config, labels, pooling, seed)
+    tokenizer = load_tokenizer(folder, model)
+    reserved = architecture_of(model.config).reserved_positions(model.config)
+    return Base(model, tokenizer, longest_input(model, tokenizer, reserved), head_labels)
+
+
+def quiet_library() -> None:
+    """Let the library keep its own report of the keys: every one is accounted for here."""
     library_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     library_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model, head_labels = _load_model(folder, config, labels, pooling, seed)
-    tokenizer = _load_tokenizer(folder, model.config)
-    embeddings = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > embeddings:
-        raise BadInput(
-            "TOKENIZER",
-            f"the tokenizer has {len(tokenizer)} tokens and the model embeds {embeddings}",
-            "use the tokenizer the model was trained with",
-            file=folder,
-        )
-    return Base(model, tokenizer, _longest(model, tokenizer), head_labels)
 
 
 def read_config(folder: Path) -> Any:
+    """Return the configuration of an encoder.
+
+    Raises:
+        BadInput: as ``read_any_config``, or an architecture we do not have.
+    """
+    config = read_any_config(folder)
+    architecture_of(config)
+    if getattr(config, "is_decoder", False):
+        raise BadInput("ARCHITECTURE", "the model is set up as a decoder", "use an encoder", file=folder / "config.json")
+    return config
+
+
+def read_any_config(folder: Path) -> Any:
     """Return the model's configuration, read without running anything: only what the architecture's own class knows is kept.
 
     Raises:
-        BadInput: no config.json, one that asks for code, or an architecture we do not have.
+        BadInput: no config.json, one that asks for code, or a model that is unknown to transformers.
     """
     values = check_configs(folder)
     kind = str(values.get("model_type"))
@@ -87,15 +98,11 @@ def read_config(folder: Path) -> Any:
     try:
         known = CONFIG_MAPPING[kind]
         names = {*known().to_dict(), *known.attribute_map, "num_labels"}
-        config = known.from_dict({name: value for name, value in values.items() if name in names})
+        return known.from_dict({name: value for name, value in values.items() if name in names})
     except Exception as error:
         raise BadInput(
             "BAD_CONFIG", f"cannot be used: {_brief(error)}", "copy the model again", file=folder / "config.json"
         ) from None
-    architecture_of(config)
-    if getattr(config, "is_decoder", False):
-        raise BadInput("ARCHITECTURE", "the model is set up as a decoder", "use an encoder", file=folder / "config.json")
-    return config
 
 
 def check_weights(folder: Path) -> None:
@@ -127,7 +134,36 @@ def _load_model(folder: Path, config: Any, labels: list[str], pooling: str, seed
     config.problem_type = "single_label_classification"
     wants_head = pooling == "architecture"
     loader = AutoModelForSequenceClassification if wants_head else AutoModel
-    _refuse_inflated(loader, config, folder)
+    model, report = load_weights(loader, folder, config, seed, _is_head)
+    fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if not wants_head or (known == labels and not fresh):
+        return model, labels if wants_head else []
+    output = architecture_of(config).output
+    shared = [label for label in labels if label in known]
+    inner = {key for key in fresh if not key.startswith(f"{output}.")}
+    if shared and not inner and f"{output}.weight" not in report["missing_keys"]:
+        _grow_head(model, folder, output, known, labels, seed)
+        return model, shared
+    _start_head(model, seed, pretrained_pooler=not any("pooler" in key for key in fresh))
+    return model, []
+
+
+def load_weights(
+    loader: Any, folder: Path, config: Any, seed: int, is_head: Callable[[str, Any], bool]
+) -> tuple[Any, dict[str, Any]]:
+    """Return a model in fp32 on the CPU, and the library's report of its keys.
+
+    Args:
+        loader: one of the library's ``AutoModel…`` classes.
+        folder: of the base model, whose files were checked.
+        config: its configuration.
+        seed: of the weights that the files lack.
+        is_head: (key, model) -> whether a key belongs to a head: only such keys may be missing or of another shape.
+
+    Raises:
+        BadInput: a config that describes another model than the files hold, or keys that do not fit.
+    """
+    _refuse_inflated(loader, config, folder, is_head)
     torch.manual_seed(seed)
     try:
         model, report = loader.from_pretrained(
@@ -146,26 +182,16 @@ def _load_model(folder: Path, config: Any, labels: list[str], pooling: str, seed
         if "allocate memory" in str(error):
             raise MemoryError from None
         raise BadInput("BAD_WEIGHTS", f"cannot be loaded: {_brief(error)}", "check the folder", file=folder) from None
-    _account_for_keys(folder, model, report)
-    fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    if not wants_head or (known == labels and not fresh):
-        return model, labels if wants_head else []
-    output = architecture_of(config).output
-    shared = [label for label in labels if label in known]
-    inner = {key for key in fresh if not key.startswith(f"{output}.")}
-    if shared and not inner and f"{output}.weight" not in report["missing_keys"]:
-        _grow_head(model, folder, output, known, labels, seed)
-        return model, shared
-    _start_head(model, seed, pretrained_pooler=not any("pooler" in key for key in fresh))
-    return model, []
+    _account_for_keys(folder, model, report, is_head)
+    return model, report
 
 
-def _refuse_inflated(loader: Any, config: Any, folder: Path) -> None:
+def _refuse_inflated(loader: Any, config: Any, folder: Path, is_head: Callable[[str, Any], bool]) -> None:
     """Refuse a config that describes far more weights than there are: what the files lack would be allocated all the same."""
     try:
         with torch.device("meta"):
             model = loader.from_config(config)
-        described = sum(tensor.numel() for name, tensor in model.state_dict().items() if not _is_head(name, model))
+        described = sum(tensor.numel() for name, tensor in model.state_dict().items() if not is_head(name, model))
     except Exception as error:
         what = f"describes no model: {_brief(error)}"
         raise BadInput("BAD_CONFIG", what, "copy the model again", file=folder / "config.json") from None
@@ -175,14 +201,14 @@ def _refuse_inflated(loader: Any, config: Any, folder: Path) -> None:
         raise BadInput("WRONG_KEYS", what, "use weights and config.json of the same model", file=folder)
 
 
-def _account_for_keys(folder: Path, model: PreTrainedModel, report: dict[str, Any]) -> None:
+def _account_for_keys(folder: Path, model: PreTrainedModel, report: dict[str, Any], is_head: Callable[[str, Any], bool]) -> None:
     """Refuse a base that lacks or contradicts any weight outside the heads: only head keys may differ."""
     prefix = f"{model.base_model_prefix}."
     own = set(model.state_dict())
-    missing = {key for key in report["missing_keys"] if not _is_head(key, model)}
-    wrong = {str(key) for key, *_ in report["mismatched_keys"] if not _is_head(str(key), model)}
+    missing = {key for key in report["missing_keys"] if not is_head(key, model)}
+    wrong = {str(key) for key, *_ in report["mismatched_keys"] if not is_head(str(key), model)}
     # A pretraining head that is left behind is no fault; encoder weights that find no place are.
-    inner = {key.removeprefix(prefix).split(".")[0] for key in own if not _is_head(key, model)}
+    inner = {key.removeprefix(prefix).split(".")[0] for key in own if not is_head(key, model)}
     lost = {k for k in report["unexpected_keys"] if k.removeprefix(prefix).split(".")[0] in inner and "position_ids" not in k}
     faults = [
         f"{len(keys)} {what} ({', '.join(sorted(keys)[:LONGEST_SHOWN])}{', ...' if len(keys) > LONGEST_SHOWN else ''})"
@@ -237,9 +263,21 @@ def _stored_tensor(folder: Path, name: str) -> torch.Tensor:
     raise BadInput("WRONG_KEYS", f"there is no tensor {name!r}", "copy the model again", file=folder)
 
 
-def _load_tokenizer(folder: Path, config: Any) -> Any:
+def load_tokenizer(folder: Path, model: Any, *, pads_with_end: bool = False) -> Any:
+    """Return the folder's tokenizer.
+
+    Args:
+        folder: of the model.
+        model: whose tokenizer it is.
+        pads_with_end: a tokenizer without a padding token pads with its end-of-text token, as GPT-2's does.
+
+    Raises:
+        BadInput: it cannot be loaded, knows no word, or has more tokens than the model embeds.
+    """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=model.config, local_files_only=True, trust_remote_code=False)
+        if pads_with_end and tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+            tokenizer.pad_token = tokenizer.eos_token
         usable = len(tokenizer) > len(tokenizer.all_special_tokens) and tokenizer.pad_token_id is not None
     except Exception as error:  # the library raises whatever the file made it stumble over
         raise BadInput(
@@ -247,12 +285,20 @@ def _load_tokenizer(folder: Path, config: Any) -> Any:
         ) from None
     if not usable:
         raise BadInput("TOKENIZER", "has no vocabulary or no padding token", "add the model's tokenizer files", file=folder)
+    embeddings = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > embeddings:
+        raise BadInput(
+            "TOKENIZER",
+            f"the tokenizer has {len(tokenizer)} tokens and the model embeds {embeddings}",
+            "use the tokenizer the model was trained with",
+            file=folder,
+        )
     return tokenizer
 
 
-def _longest(model: Any, tokenizer: Any) -> int:
-    config = model.config
-    positions = int(config.max_position_embeddings) - architecture_of(config).reserved_positions(config)
+def longest_input(model: Any, tokenizer: Any, reserved: int) -> int:
+    """Return the longest input in tokens that model and tokenizer can, a multiple of 8; ``reserved`` positions are no token's."""
+    positions = int(model.config.max_position_embeddings) - reserved
     return int(min(positions, tokenizer.model_max_length)) // 8 * 8
 
 

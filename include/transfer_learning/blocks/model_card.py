@@ -29,10 +29,10 @@ def render(passport: Mapping[str, Any]) -> str:
         f"# {name}\n\n{_summary(passport)}",
         "## Load it\n\n```python\n" + "\n".join(load_lines(passport)) + "\n```",
         "## Data\n\n" + _data(passport),
-        "## Metrics\n\n" + _table(("metric", "value"), passport["metrics"]),
-        "## Settings\n\n" + _table(("setting", "value"), passport["settings"]),
+        "## Metrics\n\n" + table(("metric", "value"), passport["metrics"]),
+        "## Settings\n\n" + table(("setting", "value"), passport["settings"]),
         "## Origin\n\n" + _origin(passport),
-        "## Arithmetic\n\n" + _table(("choice", "value"), passport["numerics"]),
+        "## Arithmetic\n\n" + table(("choice", "value"), passport["numerics"]),
     )
     return "\n\n".join(sections) + "\n"
 
@@ -78,7 +78,8 @@ def _summary(passport: Mapping[str, Any]) -> str:
     )
 
 
-def _data(passport: Mapping[str, Any]) -> str:
+def dataset_lines(passport: Mapping[str, Any]) -> list[str]:
+    """Return what is known of the data, one sentence to a line."""
     dataset = passport["dataset"]
     named = (
         f"Dataset `{dataset['name']}`, snapshot `{dataset.get('digest', '')}`."
@@ -86,12 +87,14 @@ def _data(passport: Mapping[str, Any]) -> str:
         else "Dataset without a name."
     )
     splits = ", ".join(f"{split} {count}" for split, count in (dataset.get("splits") or {}).items())
+    lines = [named, *([f"Rows by split in the snapshot: {splits}."] if splits else [])]
+    return [*lines, *([f"Data as of {passport['as_of']}."] if passport.get("as_of") else [])]
+
+
+def _data(passport: Mapping[str, Any]) -> str:
     counts = passport["label_counts"]
     rows = {label: " / ".join(str(counts[split].get(label, 0)) for split in counts) for label in passport["labels"]}
-    lines = [named, *([f"Rows by split in the snapshot: {splits}."] if splits else [])]
-    if passport.get("as_of"):
-        lines.append(f"Data as of {passport['as_of']}.")
-    return "\n".join(lines) + "\n\n" + _table(("label", " / ".join(counts)), rows)
+    return "\n".join(dataset_lines(passport)) + "\n\n" + table(("label", " / ".join(counts)), rows)
 
 
 def _origin(passport: Mapping[str, Any]) -> str:
@@ -108,7 +111,8 @@ def _origin(passport: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(head: tuple[str, str], values: Mapping[str, Any]) -> str:
+def table(head: tuple[str, str], values: Mapping[str, Any]) -> str:
+    """Return a Markdown table of two columns."""
     rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in values.items()]
     return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|", *rows])
 

@@ -75,7 +75,7 @@ def write(folder: Path, published: Published) -> None:
     if head is not None:
         head_file = _write_modules(folder, head, published.max_length)
     for name in ("config.json", "tokenizer_config.json"):
-        _strip(folder / name)
+        strip_private(folder / name)
     passport = {
         "format": FORMAT,
         "model_format": published.format,
@@ -168,6 +168,7 @@ def _save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     path.chmod(0o644)  # the library leaves it to its owner alone, whatever the umask
 
 
-def _strip(path: Path) -> None:
+def strip_private(path: Path) -> None:
+    """Take out of a config what libraries write about the machine it was made on."""
     values = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, {name: value for name, value in values.items() if name not in PRIVATE})

@@ -191,6 +191,8 @@ def _read_passport(folder: Path) -> dict[str, Any] | None:
         raise BadInput(
             "BAD_PASSPORT", f"a model of format {str(kind)!r} cannot be evaluated yet{nearest(str(kind), FORMATS)}", file=path
         )
+    if not labels and heads and heads[0].get("name") == "language_model":
+        raise BadInput("NO_HEAD", "is that of a language model, which knows no labels", "fine-tune it first", file=path)
     if not sound:
         raise BadInput(
             "BAD_PASSPORT", "is not one of format 1 with distinct labels and a head", "publish the model again", file=path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +81,7 @@ def read_rows(
     slices: Sequence[str] = (),
     labelled: bool = True,
     hashed: bool = False,
+    blank: Literal["refuse", "drop"] = "refuse",
 ) -> Rows:
     """Read every part below ``folders``.
 
@@ -91,6 +92,7 @@ def read_rows(
         slices: further columns to return beside ``task.slices``.
         labelled: False reads rows without their labels.
         hashed: also return each row's input hash.
+        blank: what becomes of rows whose first text is missing or white space alone; there may then be no row left.
 
     Raises:
         BadInput: no part, no row, a part that cannot be read, a missing column, a text or label of a wrong type, or an empty one.
@@ -101,6 +103,8 @@ def read_rows(
     if not table.num_rows:
         raise BadInput("NO_ROWS", f"{role} has no row", "pull data that has some", file=folders[0] if folders else role)
     table = table.sort_by([("_row_key", "ascending"), ("_row_hash", "ascending")])
+    if blank == "drop":
+        table = table.filter(pc.invert(_is_blank(_text_column(table, task.text, role))))
     values, names = _labels(table, task.label, role) if labelled else ((), [])
     return Rows(
         texts=_texts(table, task.text, role),
@@ -199,15 +203,22 @@ def _require(columns: Sequence[str], known: Sequence[str], path: Path) -> None:
 
 
 def _texts(table: pa.Table, column: str, role: str) -> list[str]:
+    texts = _text_column(table, column, role)
+    _refuse_missing(_is_blank(texts), column, role, "text")
+    return list(texts.to_pylist())
+
+
+def _text_column(table: pa.Table, column: str, role: str) -> pa.ChunkedArray:
     texts = table[column]
     if pa.types.is_dictionary(texts.type):
         texts = texts.cast(texts.type.value_type)
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type) or pa.types.is_string_view(texts.type)):
         raise BadInput("WRONG_TYPE", f"{role}: expected text, found {texts.type}", "name the text column", column=column)
-    _refuse_missing(
-        pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts.cast(pa.large_string())), ""), True), column, role, "text"
-    )
-    return list(texts.to_pylist())
+    return texts
+
+
+def _is_blank(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts.cast(pa.large_string())), ""), True)
 
 
 def _labels(table: pa.Table, column: str, role: str) -> tuple[tuple[object, ...], list[str]]:

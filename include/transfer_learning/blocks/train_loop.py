@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,23 @@ EVALUATION_TOKENS = 4096
 """Padded tokens to one forward pass without gradients."""
 
 REPORT_SECONDS = 1.0
+
+
+class Trainable(Protocol):
+    """What a phase trains on or is judged by."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+
+    def loss(self, rows: Sequence[int]) -> torch.Tensor:
+        """Return the sum of the losses of some rows."""
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """Return what that sum is divided by over an effective batch, such as the number of targets."""
+
+    def evaluate(self, poll: Callable[[], None]) -> dict[str, float]:
+        """Return ``loss``, the mean, and what else tells how good the model is; ``poll`` is called between batches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +64,18 @@ class Examples:
         """Return what a sum of losses is divided by: the number of targets, or the sum of their class weights."""
         return float(len(rows)) if self.class_weights is None else float(self.class_weights[self.targets[list(rows)]].sum())
 
+    def evaluate(self, poll: Callable[[], None]) -> dict[str, float]:
+        """Return mean ``loss`` and ``accuracy``."""
+        return evaluate(self, poll)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Phase:
     """What trains, on what, for how long."""
 
     name: str
-    train: Examples
-    validation: Examples | None
+    train: Trainable
+    validation: Trainable | None
     trained: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     """Every group carries its peak rate as ``peak``."""
@@ -69,6 +90,10 @@ class Phase:
     set_modes: Callable[[bool], None]
     """True before training, False before evaluation."""
     schedule: Schedule = warmup_and_decay
+    on_epoch: Callable[[int], None] = lambda _: None
+    """Told the number of the epoch, from 0, before its first step in this process: what is drawn anew in each follows from it."""
+    figures: Callable[[float, float], Mapping[str, float]] = lambda _loss, _pace: {}
+    """(loss, rows per second) -> further figures to report."""
 
     @property
     def per_epoch(self) -> int:
@@ -126,6 +151,7 @@ def train(phase: Phase, state: State, run: Run, save: Callable[[bool], None]) ->
             break
         epoch, place = divmod(state.step, phase.per_epoch)
         if not batches or place == 0:
+            phase.on_epoch(epoch)
             batches = epoch_batches(phase.train.lengths, phase.batch_size, phase.seed, epoch)
         rate = phase.schedule(state.step, steps, phase.warmup)
         for group in phase.optimizer.param_groups:
@@ -136,11 +162,12 @@ def train(phase: Phase, state: State, run: Run, save: Callable[[bool], None]) ->
         now = time.monotonic()
         if now - reported >= REPORT_SECONDS or state.step == steps:
             reported, pace = now, (now - started) / (state.step - first)
+            rows_per_second = rows_done / max(now - started, 1e-9)
             run.progress(
                 phase=phase.name, step=state.step, steps=steps, epoch=epoch + 1, loss=loss / weight,
                 lr=max(group["lr"] for group in phase.optimizer.param_groups),
-                rows_per_second=rows_done / max(now - started, 1e-9), eta=pace * (steps - state.step),
-                micro_batch=state.micro_batch,
+                rows_per_second=rows_per_second, eta=pace * (steps - state.step), micro_batch=state.micro_batch,
+                **phase.figures(loss / weight, rows_per_second),
             )  # fmt: skip
     if state.best_epoch and state.best_epoch != len(state.history):
         load_weights(phase.trained, state.best)
@@ -272,7 +299,7 @@ def _close_epoch(phase: Phase, state: State, run: Run, save: Callable[[bool], No
     epoch = {"train_loss": state.loss / state.weight}
     if phase.validation is not None:
         phase.set_modes(False)
-        found = evaluate(phase.validation, lambda: save(False))
+        found = phase.validation.evaluate(lambda: save(False))
         if not math.isfinite(found["loss"]):
             raise Diverged(f"DIVERGED {phase.name}, step {state.step}: the validation loss is {found['loss']} — lower the rate")
         epoch |= {f"validation_{name}": value for name, value in found.items()}

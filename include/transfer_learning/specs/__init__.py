@@ -4,7 +4,19 @@ from transfer_learning.specs.evaluate import EvaluateSpec, Gate
 from transfer_learning.specs.features import FeatureSpec
 from transfer_learning.specs.fine_tune import FineTuneSpec
 from transfer_learning.specs.names import check_name, duration
+from transfer_learning.specs.pretrain import PretrainSpec
 from transfer_learning.specs.pull import PullSpec, SplitSpec
 from transfer_learning.specs.task import TaskSpec
 
-__all__ = ["EvaluateSpec", "FeatureSpec", "FineTuneSpec", "Gate", "PullSpec", "SplitSpec", "TaskSpec", "check_name", "duration"]
+__all__ = [
+    "EvaluateSpec",
+    "FeatureSpec",
+    "FineTuneSpec",
+    "Gate",
+    "PretrainSpec",
+    "PullSpec",
+    "SplitSpec",
+    "TaskSpec",
+    "check_name",
+    "duration",
+]

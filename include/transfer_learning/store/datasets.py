@@ -151,7 +151,7 @@ class DatasetStore:
             name: of the dataset.
             digest: of the snapshot.
             destination: must not exist, or be an empty folder; it appears whole or not at all.
-            splits: only the labelled rows of these; None takes everything.
+            splits: only the labelled rows of these, and for ``unlabelled-<split>`` those without a label; None takes everything.
             cache: content-addressed files on this machine.
             on_bytes: told the number of bytes just transferred, from several threads.
 
@@ -169,14 +169,11 @@ class DatasetStore:
             folder.mkdir()
 
             def lay_down(part: Mapping[str, Any]) -> None:
-                group = check_name(part["split"], "split")
-                target = (
-                    folder / (group if part["labelled"] else f"unlabelled-{group}") / f"{check_sha256(part['sha256'])}.parquet"
-                )
+                target = folder / _group(part) / f"{check_sha256(part['sha256'])}.parquet"
                 target.parent.mkdir(exist_ok=True)
                 self._fetch_part(name, part, target, cache, on_bytes)
 
-            wanted = [p for p in manifest["parts"] if splits is None or (p["labelled"] and p["split"] in splits)]
+            wanted = [part for part in manifest["parts"] if splits is None or _group(part) in splits]
             _all_at_once(lay_down, wanted)
             (folder / "manifest.json").write_text(canonical_json(manifest), encoding="utf-8")
             folder.rename(destination)
@@ -247,6 +244,12 @@ def _all_at_once(work: Callable[[Mapping[str, Any]], Result], parts: list[dict[s
     """Do the work for several parts at a time; the first error ends it."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(work, parts))
+
+
+def _group(part: Mapping[str, Any]) -> str:
+    """Return the folder of a part's rows."""
+    split = check_name(part["split"], "split")
+    return split if part["labelled"] else f"unlabelled-{split}"
 
 
 def _rule(document: Document) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from airflow_transfer_learning.operators.evaluate import EvaluateOperator
 from airflow_transfer_learning.operators.feature_extract import FeatureExtractOperator
 from airflow_transfer_learning.operators.fine_tune import FineTuneOperator
 from airflow_transfer_learning.operators.plan import PlanOperator
+from airflow_transfer_learning.operators.pretrain import PretrainOperator
 from airflow_transfer_learning.operators.promote import PromoteOperator
 from airflow_transfer_learning.operators.pull_dataset import PullDatasetOperator
 from airflow_transfer_learning.operators.task_args import training_task_args
@@ -13,6 +14,7 @@ __all__ = [
     "FeatureExtractOperator",
     "FineTuneOperator",
     "PlanOperator",
+    "PretrainOperator",
     "PromoteOperator",
     "PullDatasetOperator",
     "training_task_args",

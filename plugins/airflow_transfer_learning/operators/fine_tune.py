@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_transfer_learning.operators.base import with_task
-from airflow_transfer_learning.operators.base_model import BaseModelOperator, starting_point
+from airflow_transfer_learning.operators.base_model import starting_point
 from airflow_transfer_learning.operators.stored_features import Set, check_for_training, fetch_sets, merged, precisions, read_sets
-from transfer_learning.bases import BaseModel, Bases
-from transfer_learning.errors import BadInput, HostOutOfMemory
+from airflow_transfer_learning.operators.training import TrainingOperator, parents
+from transfer_learning.bases import Bases
+from transfer_learning.errors import BadInput
 from transfer_learning.identity import fingerprint
-from transfer_learning.jobs import JobResult
 from transfer_learning.refs import DatasetRef, ModelRef
-from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec, check_name
+from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec
 from transfer_learning.store import Store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-ROWS = 16
-"""Rows to a micro-batch where neither settings nor progress tell."""
 
-
-class FineTuneOperator(BaseModelOperator):
+class FineTuneOperator(TrainingOperator):
     """Fine-tune a base model in a child process and publish it as a new version.
 
     Where the same settings, data and base were published before, that version is returned and nothing runs. So it is where
@@ -50,21 +46,19 @@ class FineTuneOperator(BaseModelOperator):
         A ``ModelRef`` as a dict.
     """
 
-    template_fields: Sequence[str] = ("model", "features", "replay", *BaseModelOperator.template_fields)
-    plan_key = "fine_tune"
+    template_fields: Sequence[str] = ("features", "replay", *TrainingOperator.template_fields)
+    plan_key = stage = "fine_tune"
     spec_class = FineTuneSpec
 
     def __init__(
         self,
         *,
         spec: FineTuneSpec | dict[str, Any],
-        model: str | None = None,
         features: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
         replay: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(spec=spec, **kwargs)
-        self.model = model
         self.features = features
         self.replay = replay
 
@@ -90,13 +84,6 @@ class FineTuneOperator(BaseModelOperator):
                     inputs |= self.fetch_older(store, older, facts, work)
                 found = self.train(store, context, key, as_extracted(spec, sets), inputs, work / "job", facts)
             return dataclasses.replace(found, as_of=self.as_of(context)).to_dict()
-
-    def find(self, store: Store, model: str, key: str) -> ModelRef | None:
-        """Return the version that the same training has published before, unless this one is forced."""
-        found = None if self.force else store.models.find(model, key)
-        if found is not None:
-            self.log.info("Version %d of %s is this very training: nothing to do", found.version, model)
-        return found
 
     def settled(self, store: Store, spec: FineTuneSpec, facts: Mapping[str, Any]) -> ModelRef | None:
         """Return the version that training would go on from, if it has learned from the same rows under the same settings."""
@@ -138,48 +125,6 @@ class FineTuneOperator(BaseModelOperator):
             found["ledger"] = [work / "ledger"]
         return found
 
-    def train(
-        self,
-        store: Store,
-        context: Context,
-        key: str,
-        spec: FineTuneSpec,
-        inputs: dict[str, list[Path]],
-        work: Path,
-        facts: dict[str, Any],
-    ) -> ModelRef:
-        """Train under the job's lease, from the newest checkpoint of an earlier attempt, and publish."""
-        with self.attempt(store, context, key) as attempt:
-            if (found := self.find(store, facts["model"], key)) is not None:  # by the attempt that held the lease before
-                attempt.finish()  # it may have been killed between the two
-                return found
-            with self.fitting(spec, context) as fitting:
-                job = self.run_job("fine_tune", fitting, inputs, context, work=work, facts=facts, attempt=attempt)
-            self.check_stop()
-            ref = self.publish(store, context, key, job, facts | {"spec": spec.to_dict()})
-            attempt.finish()
-            return ref
-
-    @contextlib.contextmanager
-    def fitting(self, spec: FineTuneSpec, context: Context) -> Iterator[FineTuneSpec]:
-        """Give the settings with half the micro-batch of a try that was killed because the machine's memory ran out."""
-        state: Any = context.get("task_state_store")
-        fits = state.get("micro_batch") if state is not None else None
-        try:
-            yield spec if fits is None else dataclasses.replace(spec, micro_batch=min(fits, spec.micro_batch or fits))
-        except HostOutOfMemory:
-            if state is not None:
-                # A try that was killed before it told anything left the figures of the try before it.
-                tried = [size for size in ((state.get("progress") or {}).get("micro_batch"), fits) if size]
-                used = min(tried, default=spec.micro_batch or spec.batch_size or ROWS)
-                state.set("micro_batch", max(1, used // 2))
-                self.log.warning("The next try starts with a micro-batch of %d rows", max(1, used // 2))
-            raise
-
-    def model_name(self) -> str:
-        """Return the model's name: the plan's, or the operator's own."""
-        return check_name(self.one_of("model", self.planned().model if self.plan else None), "model name")
-
     def resolve_base(self, bases: Bases, uri: str) -> str:
         """Return the base model, or the version that the settings start from, pinned."""
         return starting_point(bases, uri, self.model_name(), self.merged_spec().init_from)
@@ -189,34 +134,6 @@ class FineTuneOperator(BaseModelOperator):
         roles = ("train", "validation")
         store.datasets.fetch(dataset.name, dataset.digest, destination=destination, splits=roles, cache=self.open_cache())
         return {role: [destination / role] for role in roles if (destination / role).is_dir()}
-
-    def facts(self, context: Context, model: str, base: BaseModel, dataset: DatasetRef) -> dict[str, Any]:
-        """Return what the model card and the manifest tell about this training."""
-        return {
-            "model": model,
-            "base": {"uri": base.uri, "digest": base.digest},
-            "dataset": {"name": dataset.name, "digest": dataset.digest, "rows": dataset.rows, "splits": dataset.splits},
-            "as_of": self.as_of(context),
-            "dag": context["ti"].dag_id,
-            "run": context["ti"].run_id,
-        }
-
-    def publish(self, store: Store, context: Context, key: str, job: JobResult, facts: dict[str, Any]) -> ModelRef:
-        """Publish the child's folder and return its version."""
-        model = facts["model"]
-        ref, uploaded = store.models.publish(
-            name=model,
-            folder=job.out / "model",
-            publish_id=self.publish_id(context, model, key),
-            fingerprint=key,
-            facts=facts | {"metrics": job.metrics, "numerics": job.numerics, "seconds": job.seconds},
-            ledger=job.out / "ledger.parquet",
-            parents=parents(model, facts["base"]["uri"]),
-            force=self.force,
-            log=self.log.info,
-        )
-        self.log.info("Published version %d of %s at %s: %d bytes uploaded", ref.version, model, ref.uri, uploaded)
-        return ref
 
 
 def with_features(spec: FineTuneSpec, sets: Sequence[Set], manifest: Mapping[str, Any], base: str) -> FineTuneSpec:
@@ -240,9 +157,3 @@ def as_extracted(spec: FineTuneSpec, sets: Sequence[Set]) -> FineTuneSpec:
     """Return the settings in the arithmetic that the features were computed in."""
     found = precisions(sets)
     return spec.merged({"precision": found[0]}) if found else spec
-
-
-def parents(model: str, base_uri: str) -> list[int]:
-    """Return the version of this same model that the training started from, whose ledger then counts too."""
-    name, _, version = base_uri.removeprefix("model://").partition("@")
-    return [int(version)] if base_uri.startswith("model://") and name == model else []

@@ -21,13 +21,14 @@ from transfer_learning.errors import BadInput, nearest
 from transfer_learning.refs import PlanRef
 from transfer_learning.settings import Settings
 from transfer_learning.sources import check_sources
-from transfer_learning.specs import EvaluateSpec, FeatureSpec, FineTuneSpec, PullSpec, check_name
+from transfer_learning.specs import EvaluateSpec, FeatureSpec, FineTuneSpec, PretrainSpec, PullSpec, check_name
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 SPECS: dict[str, type[Settings]] = {
     "pull": PullSpec,
+    "pretrain": PretrainSpec,
     "features": FeatureSpec,
     "fine_tune": FineTuneSpec,
     "evaluate": EvaluateSpec,
@@ -41,6 +42,7 @@ class PlanOperator(TransferLearningOperator):
         model: name of the model in the store.
         base: URI of the base model, such as ``hf://org/name@revision`` or ``model://name@champion``.
         pull: settings of the run's ``PullDatasetOperator``.
+        pretrain: settings of its ``PretrainOperator``.
         features: settings of its ``FeatureExtractOperator``, whose features its ``FineTuneOperator`` takes.
         fine_tune: settings of its ``FineTuneOperator``.
         evaluate: settings of its ``EvaluateOperator``.
@@ -71,6 +73,7 @@ class PlanOperator(TransferLearningOperator):
         model: str,
         base: str,
         pull: PullSpec | dict[str, Any] | None = None,
+        pretrain: PretrainSpec | dict[str, Any] | None = None,
         features: FeatureSpec | dict[str, Any] | None = None,
         fine_tune: FineTuneSpec | dict[str, Any] | None = None,
         evaluate: EvaluateSpec | dict[str, Any] | None = None,
@@ -83,6 +86,7 @@ class PlanOperator(TransferLearningOperator):
         self.model = model
         self.base = base
         self.pull = None if pull is None else checked_at_parse(pull, PullSpec)
+        self.pretrain = None if pretrain is None else checked_at_parse(pretrain, PretrainSpec)
         self.features = None if features is None else checked_at_parse(features, FeatureSpec)
         self.fine_tune = None if fine_tune is None else checked_at_parse(fine_tune, FineTuneSpec)
         self.evaluate = None if evaluate is None else checked_at_parse(evaluate, EvaluateSpec)

@@ -9,7 +9,7 @@ from typing import Any
 from transfer_learning.hub import moving_revision
 from transfer_learning.power import smallest_margin
 from transfer_learning.refs import PlanRef
-from transfer_learning.specs import EvaluateSpec, FeatureSpec, FineTuneSpec, PullSpec
+from transfer_learning.specs import EvaluateSpec, FeatureSpec, FineTuneSpec, PretrainSpec, PullSpec
 from transfer_learning.store import Store
 
 TYPICAL_DISAGREEMENT = 0.03
@@ -23,6 +23,8 @@ def summarise(plan: PlanRef, specs: Mapping[str, Any], store: Store, *, base: st
         sentences.append(warning)
     if "pull" in specs:
         sentences.append(_data(specs["pull"], plan))
+    if "pretrain" in specs:
+        sentences.append(_pretraining(specs["pretrain"]))
     if "features" in specs:
         sentences.append(_features(specs["features"]))
     if "fine_tune" in specs:
@@ -39,6 +41,11 @@ def _data(spec: PullSpec, plan: PlanRef) -> str:
     return (
         f"Pull {rows} of {', '.join(spec.sources())} into dataset {spec.name!r}: {key}, rows without a label: {spec.unlabelled}."
     )
+
+
+def _pretraining(spec: PretrainSpec) -> str:
+    start = f"a new {spec.architecture} ({spec.size or 'tiny'})" if spec.architecture else "the base model"
+    return f"Pretrain {start} with the objective {spec.objective!r} on the text of the training rows."
 
 
 def _features(spec: FeatureSpec) -> str:

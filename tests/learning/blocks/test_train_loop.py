@@ -1,6 +1,8 @@
 """Gradients, rates, memory and divergence of the one training loop."""
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -232,3 +234,23 @@ def test_the_best_epochs_weights_are_left_in_place_and_patience_ends_the_run() -
     assert len(losses) == best + 3 < 50
     assert state.best_epoch == best + 1
     assert all(torch.equal(a, b) for a, b in zip(ends[best], network.parameters(), strict=True))
+
+
+def test_what_is_drawn_anew_is_told_each_epoch_also_after_a_resume() -> None:
+    network = Network()
+    told = []
+    phase = make_phase(network, on_epoch=told.append)
+
+    train(phase, State(micro_batch=4), Run(), lambda _: None)
+    train(phase, State(micro_batch=4, step=4, loss=1.0, weight=4.0, history=[{"train_loss": 1.0}]), Run(), lambda _: None)
+
+    assert told == [0, 1, 2, 1, 2]
+
+
+def test_a_phase_may_report_figures_of_its_own(tmp_path: Path) -> None:
+    phase = make_phase(Network(), figures=lambda loss, pace: {"double": 2 * loss, "pace": pace})
+
+    train(phase, State(micro_batch=4), Run(progress_file=tmp_path / "progress"), lambda _: None)
+
+    steps = [line for line in map(json.loads, (tmp_path / "progress").read_text().splitlines()) if "lr" in line]
+    assert all(line["double"] == 2 * line["loss"] and line["pace"] == line["rows_per_second"] for line in steps)

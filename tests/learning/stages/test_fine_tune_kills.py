@@ -15,6 +15,7 @@ from promises import sizes
 from transfer_learning.attempts import Attempt
 from transfer_learning.errors import HostOutOfMemory
 from transfer_learning.jobs import JobResult, run_job
+from transfer_learning.settings import Settings
 from transfer_learning.specs import FineTuneSpec, TaskSpec
 from transfer_learning.store.object_store import MemoryObjectStore
 
@@ -49,7 +50,7 @@ class Killer:
 
 
 def run(
-    job: Job, spec: FineTuneSpec, folder: Path, kills: int, seed: int, signs: tuple[str, ...] = SIGNS
+    job: Job, spec: Settings, folder: Path, kills: int, seed: int, signs: tuple[str, ...] = SIGNS, stage: str = "fine_tune"
 ) -> tuple[JobResult, list[str | None]]:
     """Run a job whose child is killed again and again; return the result, and where each attempt began."""
     objects, chance, begun = MemoryObjectStore(), random.Random(seed), []
@@ -60,7 +61,7 @@ def run(
             begun.append(start.name if start else None)
             watch = Killer(attempt.watcher(work), work, signs[number % len(signs)], chance, armed=number < kills)
             try:
-                return run_job("fine_tune", spec, job.inputs, work=work, resume_from=start, threads=1, watch=watch), begun
+                return run_job(stage, spec, job.inputs, work=work, resume_from=start, threads=1, watch=watch), begun
             except HostOutOfMemory:
                 continue
     raise AssertionError("the last attempt is not killed")

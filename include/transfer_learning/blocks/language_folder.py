@@ -1,0 +1,46 @@
+"""Writing a published language model: a plain Hugging Face folder with its passport and card. Safetensors only, no code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transfer_learning.blocks import language_card
+from transfer_learning.blocks.language_model import LanguageModel
+from transfer_learning.blocks.model_folder import FORMAT, PASSPORT, strip_private, write_json, write_weights
+
+
+def write(folder: Path, language: LanguageModel, max_length: int, passport: Mapping[str, Any]) -> None:
+    """Write the whole folder; it must not exist.
+
+    Args:
+        folder: receives it.
+        language: the trained model and its tokenizer.
+        max_length: longest input in tokens that the tokenizer is published with.
+        passport: everything of it but ``format``, ``model_format``, ``labels``, ``max_length``, ``mask`` and ``heads``.
+    """
+    folder.mkdir(parents=True)
+    model, tokenizer = language.model, language.tokenizer
+    # Without the second names of tied weights: a library ties them again, and safetensors refuses them.
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
+    file = write_weights(folder, weights, frozen=set())
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    tokenizer.model_max_length = max_length
+    tokenizer.save_pretrained(folder)
+    for name in ("config.json", "tokenizer_config.json"):
+        strip_private(folder / name)
+    heads = [{"name": "language_model", "kind": language.objective, "file": file}]
+    heads += [{"name": "pairs", "kind": language.sentences, "file": file}] if language.sentences else []
+    whole = {
+        "format": FORMAT,
+        "model_format": "transformers",
+        "labels": [],
+        "max_length": max_length,
+        "mask": tokenizer.mask_token,
+        "heads": heads,
+        **passport,
+    }
+    write_json(folder / PASSPORT, whole)
+    (folder / "README.md").write_text(language_card.render(whole), encoding="utf-8")

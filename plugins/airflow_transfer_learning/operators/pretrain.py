@@ -1,0 +1,97 @@
+"""Pretrain a language model on the text of a dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_transfer_learning.operators.base import with_task
+from airflow_transfer_learning.operators.training import TrainingOperator
+from transfer_learning.bases import BaseModel
+from transfer_learning.errors import BadInput
+from transfer_learning.identity import fingerprint
+from transfer_learning.refs import DatasetRef
+from transfer_learning.specs import PretrainSpec, check_name
+from transfer_learning.store import Store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+READ = ("train", "unlabelled-train", "validation")
+"""Folders of a snapshot that a pretraining reads; a test row stays one also while it has no label."""
+
+
+class PretrainOperator(TrainingOperator):
+    """Pretrain a language model in a child process and publish it as a new version, from which a fine-tuning can start.
+
+    It reads the text of the training rows, labelled or not, and that of the validation rows for the perplexity alone. Where the
+    same settings, text and base were published before, that version is returned and nothing runs.
+
+    Args:
+        spec: a ``PretrainSpec`` or a dict of its fields.
+        dataset: output of the run's ``PullDatasetOperator``.
+        model: name of the language model in the store; not that of the plan, which is the classifier's.
+        plan: output of the run's ``PlanOperator``.
+        base: URI of the base model; not with a plan, which pins it, and not where ``spec.architecture`` starts from scratch.
+        force: train and publish even what was published before.
+        overrides: settings that change at run time.
+        kwargs: as for every operator here.
+
+    Returns:
+        A ``ModelRef`` as a dict.
+    """
+
+    plan_key = stage = "pretrain"
+    spec_class = PretrainSpec
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the version, new or found."""
+        with self.clear_errors(), self.working() as work:
+            store = self.open_store()
+            dataset = DatasetRef.from_dict(self.dataset)
+            manifest = store.datasets.manifest(dataset.name, dataset.digest)
+            spec: PretrainSpec = with_task(self.merged_spec(), manifest)
+            model, base = self.model_name(), self.fetch_start(store, context, spec, work / "base")
+            key = fingerprint("pretrain", spec, text_digests(manifest) | ({"base": base.digest} if base else {}))
+            if (found := self.find(store, model, key)) is None:
+                inputs = self.fetch_text(store, dataset, work / "data") | ({"base": [base.folder]} if base else {})
+                found = self.train(store, context, key, spec, inputs, work / "job", self.facts(context, model, base, dataset))
+            return dataclasses.replace(found, as_of=self.as_of(context)).to_dict()
+
+    def model_name(self) -> str:
+        """Return the language model's own name.
+
+        Raises:
+            BadInput: there is none, or it is the plan's: a classifier's versions and its language model's would get mixed.
+        """
+        name = check_name(self.one_of("model", None), "model name")
+        if self.plan is not None and name == self.planned().model:
+            what = f"model is {name!r}, which is the plan's: a language model is a model of its own"
+            raise BadInput("BAD_SETTING", what, f"name it, such as {name + '-language'!r}")
+        return name
+
+    def fetch_start(self, store: Store, context: Context, spec: PretrainSpec, destination: Path) -> BaseModel | None:
+        """Bring the base model onto this machine; None where training starts from scratch.
+
+        Raises:
+            BadInput: from scratch, and a base is named.
+        """
+        if spec.architecture is None:
+            return self.fetch_base(store, context, destination)
+        if self.base is not None:
+            what = f"architecture is {spec.architecture!r}, which starts from scratch, and base is {self.base!r}"
+            raise BadInput("BAD_SETTING", what, "leave one of the two out")
+        return None
+
+    def fetch_text(self, store: Store, dataset: DatasetRef, destination: Path) -> dict[str, list[Path]]:
+        """Bring the snapshot's text onto this machine; no test row is handed on, whether it has a label or not."""
+        store.datasets.fetch(dataset.name, dataset.digest, destination=destination, splits=READ, cache=self.open_cache())
+        folders = {name.partition("-")[0]: destination / name for name in READ}
+        return {role: [folder] for role, folder in folders.items() if folder.is_dir()}
+
+
+def text_digests(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the result depends on beside settings and base."""
+    return {role: manifest["split_digests"].get(role, "") for role in ("train", "unlabelled", "validation")}

@@ -1,0 +1,62 @@
+"""Language models of a few thousand weights, with packed blocks of random tokens for them."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
+
+from learning.tiny_model import WORDS, write_base
+from transfer_learning.blocks.language_model import LanguageModel, from_base
+from transfer_learning.blocks.objectives import LanguageExamples, frame_of, masked, next_token, vocabulary_of
+from transfer_learning.blocks.packing import Blocks, pack
+
+MASKED = ("albert", "bert", "distilbert", "electra", "roberta")
+KINDS = (*MASKED, "gpt2")
+LENGTH = 40
+
+
+def write_language_base(folder: Path, kind: str) -> Path:
+    """Write a headless base of any kind."""
+    if kind != "gpt2":
+        return write_base(folder, kind)
+    folder.mkdir(parents=True)
+    words = ("<|endoftext|>", *WORDS[5:])
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<|endoftext|>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+    PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=48, **names).save_pretrained(folder)
+    torch.manual_seed(7)
+    model = GPT2Model(
+        GPT2Config(vocab_size=len(words), n_positions=48, n_embd=16, n_layer=3, n_head=2, bos_token_id=0, eos_token_id=0)
+    )
+    with torch.no_grad():  # larger than usual, so that texts differ visibly in a model this small
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def load(folder: Path, kind: str, sentences: str | None = None) -> LanguageModel:
+    """Write and load a tiny language model, without dropout."""
+    base = write_language_base(folder / kind, kind)
+    language = from_base(base, "causal_lm" if kind == "gpt2" else "masked_lm", 0, sentences)
+    language.model.eval()
+    return language
+
+
+def blocks_for(language: LanguageModel, documents: int = 24, longest: int = 30) -> Blocks:
+    """Return blocks that hold several documents of random words each."""
+    chance = random.Random(5)
+    known = range(5, len(language.tokenizer))
+    drawn = [[chance.choice(known) for _ in range(chance.randint(3, longest))] for _ in range(documents)]
+    return pack(drawn, LENGTH, frame_of(language))
+
+
+def examples_for(language: LanguageModel, blocks: Blocks, **options: Any) -> LanguageExamples:
+    """Return blocks as the train loop takes them, in fp32."""
+    draw = next_token(blocks) if language.causal else masked(blocks, vocabulary_of(language.tokenizer), 0.15, 3)
+    return LanguageExamples(language, blocks, options.get("draw", draw), "cpu", "fp32")
