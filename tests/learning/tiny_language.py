@@ -9,9 +9,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
 from learning.tiny_model import WORDS, write_base
-from transfer_learning.blocks.language_model import LanguageModel, from_base
-from transfer_learning.blocks.objectives import LanguageExamples, frame_of, masked, next_token, vocabulary_of
-from transfer_learning.blocks.packing import Blocks, pack
+from transfer_learning.blocks.language.model import LanguageModel, from_base
+from transfer_learning.blocks.language.objectives import LanguageExamples, frame_of, masked, next_token, vocabulary_of
+from transfer_learning.blocks.language.packing import Blocks, pack
 
 MASKED = ("albert", "bert", "distilbert", "electra", "roberta")
 KINDS = (*MASKED, "gpt2")

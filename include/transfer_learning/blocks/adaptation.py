@@ -16,6 +16,7 @@ from transfer_learning.blocks.defaults import Plan
 from transfer_learning.blocks.examples import Data, Forward
 from transfer_learning.blocks.extraction import batches_of, extract
 from transfer_learning.blocks.head import TextClassifier
+from transfer_learning.blocks.phases import files_of, snapshot_of, state_of
 from transfer_learning.blocks.schedules import SCHEDULES
 from transfer_learning.blocks.state_cache import StateCache
 from transfer_learning.blocks.train_loop import Examples, Phase, State, evaluate, load_weights, shrinkage, train, weight_groups
@@ -200,7 +201,7 @@ class Adaptation:
             finished["shrinkage"] = shrinkage(phase, kept, self._peak(self._block), self.spec.weight_decay)
 
     def _train(self, phase: Phase, extra: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        state = self._state(phase)
+        state = state_of(self._snapshot, phase, self.plan.micro_batch)
         before = self._ticks()
 
         def save(epoch_end: bool) -> None:
@@ -216,23 +217,8 @@ class Adaptation:
         self.run.numerics["micro_batch"] = state.micro_batch
         self.finished[phase.name] = {"ticks": state.step, "history": state.history, "best_epoch": state.best_epoch}
 
-    def _state(self, phase: Phase) -> State:
-        """Return the state to start from; the optimizer gets its own from the same checkpoint."""
-        if self._snapshot is None or self._snapshot.facts["phase"] != phase.name or "state" not in self._snapshot.facts:
-            return State(micro_batch=self.plan.micro_batch)
-        stored = dict(self._snapshot.facts["state"])
-        stored["micro_batch"] = min(stored["micro_batch"], self.plan.micro_batch)
-        for key, value in self._snapshot.files["optimizer"].items():
-            name, _, slot = key.rpartition("/")
-            parameter = phase.trained[name]
-            phase.optimizer.state[parameter][slot] = value if slot == "step" else value.to(parameter.device)
-        return State(**stored, best=dict(self._snapshot.files.get("best", {})))
-
     def _snapshot_of(self, phase: str, files: Mapping[str, Mapping[str, torch.Tensor]], state: State | None = None) -> Snapshot:
-        facts: dict[str, Any] = {"phase": phase, "finished": self.finished, "numerics": dict(self.run.numerics)}
-        if state is not None:
-            facts["state"] = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name != "best"}
-        return Snapshot(files, facts)
+        return snapshot_of(phase, files, self.finished, self.run.numerics, state)
 
     def _ticks(self) -> int:
         return sum(int(entry["ticks"]) for entry in self.finished.values())
@@ -269,16 +255,3 @@ class Adaptation:
     def _peak(self, block: int) -> float:
         """Return a block's peak rate: ``layer_decay`` of that above it."""
         return self.plan.backbone_lr * self.plan.layer_decay ** (len(self.classifier.backbone.blocks) - 1 - block)
-
-
-def files_of(
-    phase: Phase, state: State, extra: Mapping[str, Mapping[str, torch.Tensor]]
-) -> dict[str, Mapping[str, torch.Tensor]]:
-    """Return the tensors of a checkpoint by file: the weights that train, the optimizer's state, the best weights, features."""
-    slots = {
-        f"{name}/{slot}": value
-        for name, parameter in phase.trained.items()
-        for slot, value in phase.optimizer.state.get(parameter, {}).items()
-    }
-    weights = {name: parameter.detach() for name, parameter in phase.trained.items()}
-    return {"weights": weights, "optimizer": slots, **({"best": state.best} if state.best else {}), **extra}

@@ -6,29 +6,54 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from transfer_learning.blocks.adaptation import files_of
+import torch
+
 from transfer_learning.blocks.checkpoint import Snapshot
 from transfer_learning.blocks.train_loop import Phase, State
 
+Files = Mapping[str, Mapping[str, torch.Tensor]]
+"""Tensors by file and name."""
 
-def snapshot_of(phase: Phase, state: State, finished: Mapping[str, Any], numerics: Mapping[str, Any], **facts: Any) -> Snapshot:
-    """Return everything that a resumed run needs to go on from between two steps.
+
+def files_of(phase: Phase, state: State, extra: Files) -> Files:
+    """Return the tensors of a checkpoint by file: the weights that train, the optimizer's state, the best weights, features."""
+    slots = {
+        f"{name}/{slot}": value
+        for name, parameter in phase.trained.items()
+        for slot, value in phase.optimizer.state.get(parameter, {}).items()
+    }
+    weights = {name: parameter.detach() for name, parameter in phase.trained.items()}
+    return {"weights": weights, "optimizer": slots, **({"best": state.best} if state.best else {}), **extra}
+
+
+def snapshot_of(
+    phase: str, files: Files, finished: Mapping[str, Any], numerics: Mapping[str, Any], state: State | None = None, **facts: Any
+) -> Snapshot:
+    """Return everything that a resumed run needs to go on.
 
     Args:
-        phase: what trains.
-        state: where it stands.
+        phase: name of the one that runs.
+        files: its tensors.
         finished: the phases before it.
         numerics: the run's.
+        state: where it stands between two steps; None for what is no training loop.
         facts: what the job keeps beside that, as JSON values.
     """
-    position = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "best"}
-    known = {"phase": phase.name, "finished": dict(finished), "numerics": dict(numerics), "state": position}
-    return Snapshot(files_of(phase, state, {}), known | facts)
+    known: dict[str, Any] = {"phase": phase, "finished": dict(finished), "numerics": dict(numerics), **facts}
+    if state is not None:
+        known["state"] = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "best"}
+    return Snapshot(files, known)
 
 
 def state_of(snapshot: Snapshot | None, phase: Phase, micro_batch: int) -> State:
-    """Return where a phase without a best epoch starts; its optimizer gets its own state from the same checkpoint."""
-    if snapshot is None or snapshot.facts["phase"] != phase.name:
+    """Return where a phase starts; its optimizer gets its own state from the same checkpoint.
+
+    Args:
+        snapshot: of this or of another phase, or None.
+        phase: what will train.
+        micro_batch: rows to a forward pass, unless memory ran out with fewer before.
+    """
+    if snapshot is None or snapshot.facts["phase"] != phase.name or "state" not in snapshot.facts:
         return State(micro_batch=micro_batch)
     stored = dict(snapshot.facts["state"])
     stored["micro_batch"] = min(stored["micro_batch"], micro_batch)
@@ -36,4 +61,4 @@ def state_of(snapshot: Snapshot | None, phase: Phase, micro_batch: int) -> State
         name, _, slot = key.rpartition("/")
         parameter = phase.trained[name]
         phase.optimizer.state[parameter][slot] = value if slot == "step" else value.to(parameter.device)
-    return State(**stored)
+    return State(**stored, best=dict(snapshot.files.get("best", {})))

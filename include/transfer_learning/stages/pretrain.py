@@ -16,11 +16,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from transfer_learning.blocks import checkpoint, freezing, language_folder, language_model, numerics
-from transfer_learning.blocks.corpus import Corpus, read_corpus
-from transfer_learning.blocks.language_model import LanguageModel
-from transfer_learning.blocks.model_folder import write_ledger
-from transfer_learning.blocks.objectives import (
+from transfer_learning.blocks import checkpoint, freezing, numerics
+from transfer_learning.blocks.language.corpus import Corpus, read_corpus
+from transfer_learning.blocks.language.folder import write
+from transfer_learning.blocks.language.model import LanguageModel, from_base, from_scratch
+from transfer_learning.blocks.language.objectives import (
     Draw,
     LanguageExamples,
     PairedExamples,
@@ -31,11 +31,12 @@ from transfer_learning.blocks.objectives import (
     perplexity,
     vocabulary_of,
 )
-from transfer_learning.blocks.packing import Blocks, pack, refuse_less_than_one, token_lists
+from transfer_learning.blocks.language.packing import Blocks, pack, refuse_less_than_one, token_lists
+from transfer_learning.blocks.language.pretraining import Plan, Pretraining, resolve
+from transfer_learning.blocks.language.sentences import pair_up, sentence_lists
+from transfer_learning.blocks.language.tokenizer_training import train_tokenizer, wrapped
+from transfer_learning.blocks.model_folder import write_ledger
 from transfer_learning.blocks.passport import license_of
-from transfer_learning.blocks.pretraining import Plan, Pretraining, resolve
-from transfer_learning.blocks.sentences import pair_up, sentence_lists
-from transfer_learning.blocks.tokenizer_training import train_tokenizer, wrapped
 from transfer_learning.errors import BadInput, Stopped
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import PretrainSpec, TaskSpec
@@ -101,7 +102,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> dict[st
         "notes": notes,
     }
     longest = length if spec.architecture else language.max_length
-    language_folder.write(out / "model", language, longest, passport)
+    write(out / "model", language, longest, passport)
     write_ledger(out / "ledger.parquet", corpus.parts)
     return metrics
 
@@ -117,7 +118,7 @@ def _start(spec: PretrainSpec, inputs: Inputs, corpus: Corpus, run: Run) -> Star
     if spec.architecture is None:
         if not inputs.get("base"):
             raise BadInput("NO_BASE", "there is nothing to continue from", "name a base model, or an architecture from scratch")
-        language = language_model.from_base(inputs["base"][0], spec.objective, spec.seed, spec.sentences)
+        language = from_base(inputs["base"][0], spec.objective, spec.seed, spec.sentences)
         weights = canonical_json(freezing.hashes(language.model.state_dict().items()))
         identity["base"] = hashlib.sha256(weights.encode()).hexdigest()
         return Started(language, identity, checkpoint.resume(run, identity), {})
@@ -133,7 +134,7 @@ def _start(spec: PretrainSpec, inputs: Inputs, corpus: Corpus, run: Run) -> Star
     kept = {"tokenizer": inner.to_str()}
     longest = max(FAMILIES[spec.architecture].positions, spec.max_length or 0)
     tokenizer = wrapped(spec.architecture, inner, longest)
-    return Started(language_model.from_scratch(spec, tokenizer, longest), identity, snapshot, kept)
+    return Started(from_scratch(spec, tokenizer, longest), identity, snapshot, kept)
 
 
 def _block_length(spec: PretrainSpec, language: LanguageModel) -> int:

@@ -107,7 +107,7 @@ def test_a_checkpoint_of_another_job_is_refused(tmp_path: Path) -> None:
 
 
 def test_memory_for_half_a_micro_batch_gives_the_same_effective_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transfer_learning.blocks.objectives import LanguageExamples
+    from transfer_learning.blocks.language.objectives import LanguageExamples
 
     job = Job(tmp_path)
     settings = {**SETTINGS, "micro_batch": 4, "precision": "fp32"}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 from tokenizers import Tokenizer
 
-from transfer_learning.blocks.tokenizer_training import SPECIAL, train_tokenizer, wrapped
+from transfer_learning.blocks.language.tokenizer_training import SPECIAL, train_tokenizer, wrapped
 from transfer_learning.errors import Stopped
 from transfer_learning.specs.architectures import FAMILIES
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from learning.tiny_language import KINDS, MASKED, blocks_for, examples_for, load
-from transfer_learning.blocks.language_model import LanguageModel
-from transfer_learning.blocks.objectives import (
+from transfer_learning.blocks.language.model import LanguageModel
+from transfer_learning.blocks.language.objectives import (
     LanguageExamples,
     PairedExamples,
     Vocabulary,
@@ -19,8 +19,8 @@ from transfer_learning.blocks.objectives import (
     next_token,
     vocabulary_of,
 )
-from transfer_learning.blocks.packing import Blocks, Frame, pack
-from transfer_learning.blocks.sentences import pair_up
+from transfer_learning.blocks.language.packing import Blocks, Frame, pack
+from transfer_learning.blocks.language.sentences import pair_up
 from transfer_learning.errors import BadInput
 
 TOKENS, SPECIAL, LENGTH = 1000, 5, 128

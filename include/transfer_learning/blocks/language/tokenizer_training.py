@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from transfer_learning.blocks.corpus import pieces
+from transfer_learning.blocks.language.corpus import pieces
 from transfer_learning.errors import BadInput, one_line
 from transfer_learning.specs.architectures import FAMILIES
 

@@ -6,7 +6,7 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from learning.tiny_language import KINDS, blocks_for, examples_for, load
-from transfer_learning.blocks.utilisation import ceiling, training_flops
+from transfer_learning.blocks.language.utilisation import ceiling, training_flops
 
 
 @pytest.mark.parametrize("kind", KINDS)

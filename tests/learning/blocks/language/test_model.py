@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertForMask
 
 from learning.real_news import BASE
 from learning.tiny_language import KINDS, MASKED, blocks_for, load, write_language_base
-from transfer_learning.blocks.language_model import LOADERS, LanguageModel, from_base, scratch_config
-from transfer_learning.blocks.objectives import batch_of
-from transfer_learning.blocks.packing import Blocks
+from transfer_learning.blocks.language.model import LOADERS, LanguageModel, from_base, scratch_config
+from transfer_learning.blocks.language.objectives import batch_of
+from transfer_learning.blocks.language.packing import Blocks
 from transfer_learning.errors import BadInput
 from transfer_learning.specs import PretrainSpec
 from transfer_learning.specs.architectures import FAMILIES, OBJECTIVES

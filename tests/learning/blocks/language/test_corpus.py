@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from learning.tiny_model import make_rows, write_rows
-from transfer_learning.blocks.corpus import LONGEST_PIECE, pieces, read_corpus
+from transfer_learning.blocks.language.corpus import LONGEST_PIECE, pieces, read_corpus
 from transfer_learning.errors import BadInput
 from transfer_learning.specs import TaskSpec
 

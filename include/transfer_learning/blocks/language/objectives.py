@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from transfer_learning.blocks.batching import length_batches
 from transfer_learning.blocks.extraction import arithmetic
-from transfer_learning.blocks.language_model import LanguageModel
-from transfer_learning.blocks.packing import Blocks, Frame, attention_mask
+from transfer_learning.blocks.language.model import LanguageModel
+from transfer_learning.blocks.language.packing import Blocks, Frame, attention_mask
 from transfer_learning.blocks.train_loop import EVALUATION_TOKENS, in_halves
 from transfer_learning.errors import BadInput
 

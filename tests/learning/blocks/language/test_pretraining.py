@@ -8,8 +8,8 @@ import torch
 
 from learning.tiny_language import blocks_for, examples_for, load
 from transfer_learning.blocks.checkpoint import Checkpoints
-from transfer_learning.blocks.objectives import Drawn
-from transfer_learning.blocks.pretraining import Pretraining, resolve
+from transfer_learning.blocks.language.objectives import Drawn
+from transfer_learning.blocks.language.pretraining import Pretraining, resolve
 from transfer_learning.errors import Diverged
 from transfer_learning.specs import PretrainSpec
 from transfer_learning.stage import Run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfer_learning.blocks.packing import (
+from transfer_learning.blocks.language.packing import (
     SHORTEST_PIECE,
     SHUT,
     Frame,

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from transfer_learning.blocks.checkpoint import Checkpoints, Snapshot
-from transfer_learning.blocks.language_model import LanguageModel
-from transfer_learning.blocks.objectives import LanguageExamples, perplexity
-from transfer_learning.blocks.phases import snapshot_of, state_of
+from transfer_learning.blocks.language.model import LanguageModel
+from transfer_learning.blocks.language.objectives import LanguageExamples, perplexity
+from transfer_learning.blocks.language.utilisation import ceiling, training_flops
+from transfer_learning.blocks.phases import files_of, snapshot_of, state_of
 from transfer_learning.blocks.train_loop import Phase, load_weights, train, weight_groups
-from transfer_learning.blocks.utilisation import ceiling, training_flops
 from transfer_learning.errors import Diverged
 from transfer_learning.specs import PretrainSpec
 from transfer_learning.stage import Run
@@ -148,7 +148,7 @@ class Pretraining:
 
         def save(epoch_end: bool) -> None:
             def snapshot() -> Snapshot:
-                return snapshot_of(phase, state, self.finished, self.run.numerics, **self._kept)
+                return snapshot_of(name, files_of(phase, state, {}), self.finished, self.run.numerics, state, **self._kept)
 
             self._checkpoints.poll(before + state.step, snapshot, epoch_end=epoch_end)
 

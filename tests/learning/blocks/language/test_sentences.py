@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from learning.tiny_language import load
-from transfer_learning.blocks.packing import Blocks, Frame
-from transfer_learning.blocks.sentences import pair_up, sentence_lists, split_sentences
+from transfer_learning.blocks.language.packing import Blocks, Frame
+from transfer_learning.blocks.language.sentences import pair_up, sentence_lists, split_sentences
 from transfer_learning.errors import BadInput
 
 FRAME = Frame(first=2, last=3, pad=0, last_of_each=True)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from transfer_learning.blocks.batching import CHUNK
-from transfer_learning.blocks.corpus import pieces
+from transfer_learning.blocks.language.corpus import pieces
 from transfer_learning.errors import BadInput
 
 SHORTEST_PIECE = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from transfer_learning.blocks.language_model import LanguageModel
+from transfer_learning.blocks.language.model import LanguageModel
 
 CEILINGS: tuple[tuple[str, float], ...] = (
     ("H200", 989.4e12),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transfer_learning.blocks import language_card
-from transfer_learning.blocks.language_model import LanguageModel
+from transfer_learning.blocks.language import card
+from transfer_learning.blocks.language.model import LanguageModel
 from transfer_learning.blocks.model_folder import FORMAT, PASSPORT, strip_private, write_json, write_weights
 
 
@@ -43,4 +43,4 @@ def write(folder: Path, language: LanguageModel, max_length: int, passport: Mapp
         **passport,
     }
     write_json(folder / PASSPORT, whole)
-    (folder / "README.md").write_text(language_card.render(whole), encoding="utf-8")
+    (folder / "README.md").write_text(card.render(whole), encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer_learning.blocks.packing import SHORTEST_PIECE, Blocks, Frame, token_lists
+from transfer_learning.blocks.language.packing import SHORTEST_PIECE, Blocks, Frame, token_lists
 from transfer_learning.errors import BadInput
 
 BORDER = re.compile(
