@@ -33,11 +33,13 @@ class Row:
     text: str
     topic: str
     """Empty where nobody has labelled the row yet."""
+    body: str = ""
+    """What follows a headline."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """The CSV files of one story, with the columns id, ``text_column`` and topic."""
+    """The CSV files of one story, with the columns id, ``text_column``, topic, and body for headlines."""
 
     text_column: str
     golden: Path
@@ -51,12 +53,16 @@ class Corpus:
 def write_corpus(folder: Path, text: Text = "headlines") -> Corpus:
     """Write golden.csv, day1.csv and day2.csv into ``folder``.
 
-    Headlines: day 1 has 80 labels, day 2 the same rows with 240 more. Articles: all are labelled, and day 2 has more of them.
+    Headlines: day 1 has 80 labels, day 2 the same rows with 240 more; a training row has no body that also stands in golden.csv.
+    Articles: all are labelled, and day 2 has more of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = read_rows(text)
     golden = stratified(rows, GOLDEN_ROWS)
-    train = [row for row in rows if row not in golden]
+    judged = {normalised(row.body) for row in golden}
+    train = [
+        dataclasses.replace(row, body="" if normalised(row.body) in judged else row.body) for row in rows if row not in golden
+    ]
     if text == "headlines":
         days = [label_only(train, stratified(train, count)) for count in LABELLED_HEADLINES]
     else:
@@ -77,9 +83,10 @@ def read_rows(text: Text) -> list[Row]:
     """Return each distinct text once, in the order of its hash, which is as good as shuffled and always the same."""
     rows: dict[str, Row] = {}
     for topic, article in articles():
-        shown = article.split("\n", 1)[0].strip() if text == "headlines" else article.strip()
+        headline, _, rest = article.partition("\n")
+        shown, body = (headline.strip(), rest.strip()) if text == "headlines" else (article.strip(), "")
         key = hashlib.sha256(normalised(shown).encode()).hexdigest()
-        rows.setdefault(key, Row(id=key[:12], text=shown, topic=topic))
+        rows.setdefault(key, Row(id=key[:12], text=shown, topic=topic, body=body))
     return [rows[key] for key in sorted(rows)]
 
 
@@ -118,8 +125,9 @@ def label_only(rows: Iterable[Row], labelled: set[Row]) -> list[Row]:
 
 
 def write_csv(path: Path, text_column: str, rows: Iterable[Row]) -> None:
-    """Write ``rows`` with the columns id, ``text_column``, topic."""
+    """Write ``rows`` with the columns id, ``text_column``, topic, and body for headlines."""
+    bodies = text_column == "headline"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("id", text_column, "topic"))
-        writer.writerows((row.id, row.text, row.topic) for row in rows)
+        writer.writerow(("id", text_column, "topic", *(["body"] if bodies else [])))
+        writer.writerows((row.id, row.text, row.topic, *([row.body] if bodies else [])) for row in rows)

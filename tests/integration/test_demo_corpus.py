@@ -61,6 +61,14 @@ def test_day_1_has_80_labels_and_day_2_adds_240_to_the_same_rows(headlines: Corp
     assert {day_2[key]["topic"] for key in first} == {"business", "sports", "politics", "entertainment", "tech"}
 
 
+def test_headlines_bring_their_bodies_and_no_body_of_the_golden_set_stands_in_training(headlines: Corpus) -> None:
+    golden, train = ([row["body"] for row in rows_of(path).values()] for path in (headlines.golden, headlines.days[1]))
+    texts = [{" ".join(body.casefold().split()) for body in part if body} for part in (golden, train)]
+    assert not texts[0] & texts[1]
+    assert sum(map(len, train)) / len(train) > 2000
+    assert 0 < sum(not body for body in train) < 30
+
+
 @pytest.mark.parametrize("name", ["headlines", "articles"])
 def test_no_text_stands_in_both_golden_and_training(name: str, request: pytest.FixtureRequest) -> None:
     corpus: Corpus = request.getfixturevalue(name)

