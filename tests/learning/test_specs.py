@@ -110,6 +110,10 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
             lambda: PretrainSpec(architecture="electra", sentences="sentence_order"),
             "ARCHITECTURE 'electra' does not support 'sentence_order' — it is learned by bert, albert",
         ),
+        (
+            lambda: PretrainSpec(objective="replaced_token", architecture="bert"),
+            "'bert' does not support the objective 'replaced_token' — replaced_token is learned by electra; masked_lm is",
+        ),
         (lambda: PretrainSpec(objective="causal_lm", sentences="next_sentence"), "sentences belongs to 'masked_lm'"),
         (lambda: PretrainSpec(epochs=0), "BAD_SETTING PretrainSpec.epochs must be above 0, found 0"),
         (lambda: Gate(floors={"acuracy": 0.9}), "Gate.floors has no metric 'acuracy'"),

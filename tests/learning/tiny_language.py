@@ -40,10 +40,10 @@ def write_language_base(folder: Path, kind: str) -> Path:
     return folder
 
 
-def load(folder: Path, kind: str, sentences: str | None = None) -> LanguageModel:
+def load(folder: Path, kind: str, sentences: str | None = None, objective: str | None = None) -> LanguageModel:
     """Write and load a tiny language model, without dropout."""
     base = write_language_base(folder / kind, kind)
-    language = from_base(base, "causal_lm" if kind == "gpt2" else "masked_lm", 0, sentences)
+    language = from_base(base, objective or ("causal_lm" if kind == "gpt2" else "masked_lm"), 0, sentences)
     language.model.eval()
     return language
 

@@ -7,8 +7,10 @@ import dataclasses
 OBJECTIVES: dict[str, tuple[str, ...]] = {
     "masked_lm": ("bert", "roberta", "distilbert", "electra", "albert"),
     "causal_lm": ("gpt2",),
+    "replaced_token": ("electra",),
 }
-"""Which architectures learn an objective: a masked token is found from both sides, the next one from the left alone."""
+"""Which architectures learn an objective: a masked token is found from both sides, the next one from the left alone, and only
+ELECTRA has a head that tells replaced tokens."""
 
 PAIRED: tuple[str, ...] = ("bert", "albert")
 """Which architectures also learn how two segments stand to each other: those with a head for it in ``transformers``."""

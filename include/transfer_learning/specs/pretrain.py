@@ -25,8 +25,9 @@ MASKED_SHARE = 0.15
 class PretrainSpec(Settings):
     """How a language model is pretrained on plain text. None means: see ``blocks/pretraining.py``."""
 
-    objective: Literal["masked_lm", "causal_lm"] = "masked_lm"
-    """What is predicted: masked tokens from both sides (Devlin et al. 2019), or the next token (Radford et al. 2019)."""
+    objective: Literal["masked_lm", "causal_lm", "replaced_token"] = "masked_lm"
+    """What is predicted: masked tokens from both sides (Devlin et al. 2019), the next token (Radford et al. 2019), or which
+    tokens a small generator has replaced (Clark et al. 2020)."""
     sentences: Literal["next_sentence", "sentence_order"] | None = None
     """For ``masked_lm``: rows are pairs of segments, and the model also tells whether the second one is the true next one (Devlin
     et al. 2019), or whether the two are swapped (Lan et al. 2020). None packs documents into full blocks."""
@@ -47,7 +48,7 @@ class PretrainSpec(Settings):
     max_length: int | None = None
     """Tokens to a block; None means what the model can."""
     masked_share: float = MASKED_SHARE
-    """For ``masked_lm``: share of the tokens that are chosen and predicted."""
+    """For ``masked_lm`` and ``replaced_token``: share of the tokens that are chosen."""
     epochs: int | None = None
     """Passes over the corpus with all weights."""
     head_epochs: int | None = None
@@ -86,8 +87,8 @@ class PretrainSpec(Settings):
             raise BadInput("BAD_SETTING", "PretrainSpec.weight_decay must be 0 or more, and warmup at least 0 and below 1")
         if not 0 < self.masked_share < 1:
             raise BadInput("BAD_SETTING", f"PretrainSpec.masked_share must lie between 0 and 1, found {self.masked_share}")
-        if self.objective != "masked_lm" and self.masked_share != MASKED_SHARE:
-            raise BadInput("BAD_SETTING", f"masked_share belongs to 'masked_lm', and the objective is {self.objective!r}")
+        if self.objective == "causal_lm" and self.masked_share != MASKED_SHARE:
+            raise BadInput("BAD_SETTING", "masked_share belongs to 'masked_lm', and the objective is 'causal_lm'")
         if self.sentences is not None and self.objective != "masked_lm":
             raise BadInput("BAD_SETTING", f"sentences belongs to 'masked_lm', and the objective is {self.objective!r}")
         self._check_start()

@@ -1,4 +1,4 @@
-"""Pretrain a language model on plain text: ``masked_lm``, maybe on pairs, or ``causal_lm``; from scratch, or from a base model.
+"""Pretrain a language model on plain text: ``masked_lm``, maybe on pairs, ``causal_lm`` or ``replaced_token``.
 
 Inputs: ``train`` and maybe ``unlabelled`` (folders of Parquet parts, whose labels are not read), maybe ``validation`` (for the
 perplexity alone), and ``base`` (one folder) unless ``spec.architecture`` names what starts from scratch. Out: ``model/``, a plain
@@ -21,6 +21,8 @@ from transfer_learning.blocks.language.corpus import Corpus, read_corpus
 from transfer_learning.blocks.language.folder import write
 from transfer_learning.blocks.language.model import LanguageModel, from_base, from_scratch
 from transfer_learning.blocks.language.objectives import (
+    MASKED,
+    RANDOM,
     Draw,
     LanguageExamples,
     PairedExamples,
@@ -33,6 +35,7 @@ from transfer_learning.blocks.language.objectives import (
 )
 from transfer_learning.blocks.language.packing import Blocks, pack, refuse_less_than_one, token_lists
 from transfer_learning.blocks.language.pretraining import Plan, Pretraining, resolve
+from transfer_learning.blocks.language.replaced_token import ALL_HIDDEN, ReplacedExamples
 from transfer_learning.blocks.language.sentences import pair_up, sentence_lists
 from transfer_learning.blocks.language.tokenizer_training import train_tokenizer, wrapped
 from transfer_learning.blocks.model_folder import write_ledger
@@ -157,6 +160,8 @@ def _examples(spec: PretrainSpec, language: LanguageModel, corpus: Corpus, lengt
     if language.causal:
         return LanguageExamples(language, blocks, next_token(blocks), device, precision)
     blocks, draw = _masking(spec, language, blocks)
+    if spec.objective == "replaced_token":
+        return ReplacedExamples(language, blocks, draw, device, precision, seed=spec.seed)
     return LanguageExamples(language, blocks, draw, device, precision)
 
 
@@ -164,7 +169,8 @@ def _masking(spec: PretrainSpec, language: LanguageModel, blocks: Blocks) -> tup
     """Return the blocks with a token to mask, and how they are masked."""
     vocabulary = vocabulary_of(language.tokenizer)
     kept = learnable(blocks, vocabulary)
-    return kept, masked(kept, vocabulary, spec.masked_share, spec.seed)
+    hidden = ALL_HIDDEN if spec.objective == "replaced_token" else (MASKED, RANDOM)
+    return kept, masked(kept, vocabulary, spec.masked_share, spec.seed, hidden)
 
 
 def _poll(run: Run) -> Callable[[], None]:
@@ -185,7 +191,7 @@ def _metrics(pretraining: Pretraining, corpus: Corpus, seconds: float) -> dict[s
     last = finished["pretrain"]["history"][-1]
     language = pretraining.language
     found: dict[str, Any] = dict(last)
-    if language.sentences is None:
+    if language.tokens_alone:
         found["train_perplexity"] = perplexity(last["train_loss"])
     found |= {f"{name}_epochs": len(entry["history"]) for name, entry in finished.items()}
     found |= {
@@ -194,7 +200,7 @@ def _metrics(pretraining: Pretraining, corpus: Corpus, seconds: float) -> dict[s
         "blocks": len(blocks),
         "tokens": blocks.tokens,
         "vocabulary": len(language.tokenizer),
-        "parameters": sum(parameter.numel() for parameter in language.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in language.published_parameters().values()),
         "steps": sum(entry["ticks"] for entry in finished.values()),
         "seconds": round(seconds, 3),
     }
@@ -226,6 +232,6 @@ def _settings(spec: PretrainSpec, plan: Plan, length: int) -> dict[str, Any]:
         used |= {"head_epochs": plan.head_epochs, "head_lr": plan.head_lr}
     if spec.sentences is not None:
         used["sentences"] = spec.sentences
-    if spec.objective == "masked_lm":
+    if spec.objective != "causal_lm":
         used["masked_share"] = spec.masked_share
     return used | {name: getattr(spec, name) for name in ("weight_decay", "warmup", "max_grad_norm", "seed")}

@@ -116,6 +116,32 @@ def test_fine_tuning_starts_from_it_without_more_ado(tmp_path: Path, kind: str) 
     assert all(torch.equal(tensor, tuned[name]) for name, tensor in body.items())
 
 
+@pytest.mark.parametrize("start", ["continued", "scratch"])
+def test_electra_learns_to_tell_replaced_tokens(tmp_path: Path, start: str) -> None:
+    job = Job(tmp_path, validation=20, kind="electra" if start == "continued" else None)
+    settings = {**(QUICK if start == "continued" else scratch("electra")), "objective": "replaced_token"}
+
+    metrics = job.run(**settings)
+
+    model, found = AutoModelForPreTraining.from_pretrained(tmp_path / "out" / "model", output_loading_info=True)
+    assert type(model).__name__ == "ElectraForPreTraining"
+    assert not any(found[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert model.num_parameters() == metrics["parameters"]
+    assert 0 <= metrics["validation_token_accuracy"] <= 1
+    assert ("head_epochs" in metrics) == (start == "continued")
+
+
+def test_fine_tuning_starts_from_a_discriminator(tmp_path: Path) -> None:
+    job = Job(tmp_path, kind=None)
+    job.run("language", **scratch("electra", objective="replaced_token"))
+    inputs = {"base": [tmp_path / "language" / "model"], "train": job.inputs["train"]}
+    (tmp_path / "tuned").mkdir()
+
+    metrics = fine_tune(FineTuneSpec(epochs=1, precision="fp32"), inputs, tmp_path / "tuned", Run(threads=1))
+
+    assert math.isfinite(metrics["train_loss"])
+
+
 PAIRS = {"bert": "next_sentence", "albert": "sentence_order"}
 
 

@@ -21,6 +21,7 @@ STARTS = {
     "after_a_warm_up": ("bert", {"head_epochs": 2}),
     "scratch": (None, {**SCRATCH, "architecture": "albert", "vocab_size": 60}),
     "pairs": (None, {**SCRATCH, "architecture": "albert", "vocab_size": 60, "sentences": "sentence_order"}),
+    "replaced": ("electra", {"objective": "replaced_token", "head_epochs": 1}),
     "causal": (None, {**SCRATCH, "architecture": "gpt2", "objective": "causal_lm"}),
 }
 
@@ -50,7 +51,7 @@ def test_stopped_at_any_step_it_ends_bit_identical(tmp_path: Path, name: str) ->
 def test_killed_at_random_moments_it_ends_bit_identical(tmp_path: Path, name: str) -> None:
     kind, settings = STARTS[name]
     job = Job(tmp_path, documents=40, validation=12, kind=kind)
-    long = {**SETTINGS, **settings, "epochs": 120, "checkpoint_seconds": 0.15, "precision": "fp32", "task": TaskSpec()}
+    long = {**SETTINGS, **settings, "epochs": 70, "checkpoint_seconds": 0.15, "precision": "fp32", "task": TaskSpec()}
     spec = PretrainSpec(**long)
 
     whole, _ = run_killed(job, spec, tmp_path / "whole", 0, seed=0, stage="pretrain")

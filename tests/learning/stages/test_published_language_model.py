@@ -17,6 +17,7 @@ QUICK = {"epochs": 1, "max_length": 32, "precision": "fp32"}
 MODELS = {
     "masked": ("bert", {}),
     "masked_scratch": (None, {**SCRATCH, "architecture": "roberta"}),
+    "replaced_scratch": (None, {**SCRATCH, "architecture": "electra", "objective": "replaced_token", "vocab_size": 60}),
     "causal_scratch": (None, {**SCRATCH, "architecture": "gpt2", "objective": "causal_lm"}),
 }
 
@@ -39,8 +40,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     for name, (kind, settings) in MODELS.items():
         Job(folder / f"{name}-job", kind=kind).run(**{**QUICK, **settings})
         (folder / f"{name}-job" / "out" / "model").rename(folder / name)
-    reports = load_elsewhere(folder, list(MODELS), LOAD)
-    return folder, reports | {"causal card": load_elsewhere(folder, ["causal_scratch"], "")["card"]}
+    reports = load_elsewhere(folder, [name for name in MODELS if name != "replaced_scratch"], LOAD)
+    cards = {f"{name} card": load_elsewhere(folder, [f"{name}_scratch"], "")["card"] for name in ("causal", "replaced")}
+    return folder, reports | cards
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_the_right_head_loads_with_every_weight(published: tuple[Path, dict], na
     assert np.allclose(reports[name]["logits"], ours, atol=1e-5)
 
 
-@pytest.mark.parametrize("card", ["card", "causal card"])
+@pytest.mark.parametrize("card", ["card", "causal card", "replaced card"])
 def test_the_cards_three_lines_run(published: tuple[Path, dict], card: str) -> None:
     assert published[1][card]["lines"] == 3
 

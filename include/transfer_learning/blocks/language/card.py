@@ -8,7 +8,7 @@ from typing import Any
 
 from transfer_learning.blocks.model_card import dataset_lines, table
 
-PIPELINES = {"masked_lm": "fill-mask", "causal_lm": "text-generation"}
+PIPELINES = {"masked_lm": "fill-mask", "causal_lm": "text-generation", "replaced_token": "feature-extraction"}
 
 LOAD_LINES = {
     "masked_lm": (
@@ -21,12 +21,18 @@ LOAD_LINES = {
         'write = pipeline("text-generation", model="FOLDER")',
         'print(write("some text", max_new_tokens=20))',
     ),
+    "replaced_token": (
+        "from transformers import AutoModelForPreTraining, AutoTokenizer",
+        'model, tokenizer = AutoModelForPreTraining.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")',
+        'print(model(**tokenizer("some text", truncation=True, return_tensors="pt")).logits > 0)',
+    ),
 }
 """Three lines for each objective; a test runs them in an interpreter without this project."""
 
 DOES = {
     "masked_lm": "Tells which words fit in the place of a masked one",
     "causal_lm": "Tells which words may come next in a text",
+    "replaced_token": "Tells which words of a text stand in the place of others",
 }
 
 

@@ -23,7 +23,7 @@ def write(folder: Path, language: LanguageModel, max_length: int, passport: Mapp
     folder.mkdir(parents=True)
     model, tokenizer = language.model, language.tokenizer
     # Without the second names of tied weights: a library ties them again, and safetensors refuses them.
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in language.published_parameters().items()}
     file = write_weights(folder, weights, frozen=set())
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

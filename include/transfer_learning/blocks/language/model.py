@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,16 @@ from transfer_learning.errors import BadInput
 from transfer_learning.specs import PretrainSpec
 from transfer_learning.specs.architectures import FAMILIES, OBJECTIVES, PAIRED, Size, who_learns
 
-LOADERS = {"masked_lm": AutoModelForMaskedLM, "causal_lm": AutoModelForCausalLM}
+LOADERS = {"masked_lm": AutoModelForMaskedLM, "causal_lm": AutoModelForCausalLM, "replaced_token": AutoModelForPreTraining}
 PAIR_LOADER = AutoModelForPreTraining
 """With a second head, which tells how two segments stand to each other."""
+
+
+GENERATOR = "generator"
+"""Name below the discriminator of what makes the replacements; it learns beside it, and is not published."""
+
+GENERATOR_SHARE = 4
+"""The generator is as deep as the discriminator, and a fourth as wide (Clark et al. 2020, table 1)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ HEADS: dict[str, LanguageHead] = {
     "roberta": LanguageHead(("lm_head.",), lambda model, states: model.lm_head(states)),
     "distilbert": LanguageHead(("vocab_transform.", "vocab_layer_norm.", "vocab_projector."), _distilbert),
     "electra": LanguageHead(
-        ("generator_predictions.", "generator_lm_head."),
+        ("generator_predictions.", "generator_lm_head.", "discriminator_predictions.", f"{GENERATOR}."),
         lambda model, states: model.generator_lm_head(model.generator_predictions(states)),
     ),
     "albert": LanguageHead(
@@ -82,6 +90,21 @@ class LanguageModel:
     def causal(self) -> bool:
         """Whether a token sees nothing to its right."""
         return self.objective == "causal_lm"
+
+    @property
+    def tokens_alone(self) -> bool:
+        """Whether the loss is the cross-entropy of predicted tokens and nothing else, so that it has a perplexity."""
+        return self.sentences is None and self.objective != "replaced_token"
+
+    @property
+    def parts(self) -> list[Any]:
+        """The model, and its generator where it has one."""
+        return [self.model, *([getattr(self.model, GENERATOR)] if self.objective == "replaced_token" else [])]
+
+    def published_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the weights by name, each tied one once, without a generator's own."""
+        named = self.model.named_parameters()
+        return {name: parameter for name, parameter in named if not name.startswith(f"{GENERATOR}.")}
 
     @property
     def first_position(self) -> int:
@@ -156,6 +179,9 @@ def from_base(folder: Path, objective: str, seed: int, sentences: str | None = N
     found = LanguageModel(model, tokenizer, objective, 0, new_head=False, sentences=sentences)
     if new_head := any(name in lacking for name in found.head_parameters()):
         _start_head(found, lacking, seed)
+    if objective == "replaced_token":
+        new_head = True
+        _add_generator(model, seed)
     longest = longest_input(model, tokenizer, found.first_position)
     return dataclasses.replace(found, max_length=longest, new_head=new_head)
 
@@ -173,6 +199,8 @@ def from_scratch(spec: PretrainSpec, tokenizer: Any, max_length: int) -> Languag
     torch.manual_seed(spec.seed)
     loader = PAIR_LOADER if spec.sentences else LOADERS[spec.objective]
     model = loader.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    if spec.objective == "replaced_token":
+        _add_generator(model, spec.seed)
     return LanguageModel(model, tokenizer, spec.objective, max_length, new_head=False, sentences=spec.sentences)
 
 
@@ -244,3 +272,19 @@ def _start_head(language: LanguageModel, lacking: set[str], seed: int) -> None:
             nn.init.normal_(parameter, std=scale, generator=generator)
         else:
             nn.init.ones_(parameter) if id(parameter) in norms else nn.init.zeros_(parameter)
+
+
+def _add_generator(model: Any, seed: int) -> None:
+    """Give a discriminator a generator with random weights, that embeds tokens and positions by the very same tables."""
+    config = copy.deepcopy(model.config)
+    config.num_attention_heads = max(1, config.num_attention_heads // GENERATOR_SHARE)
+    width = config.hidden_size // GENERATOR_SHARE
+    config.hidden_size = max(1, width // config.num_attention_heads) * config.num_attention_heads
+    config.intermediate_size = max(1, config.intermediate_size // GENERATOR_SHARE)
+    torch.manual_seed(seed)
+    generator = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    theirs, ours = generator.base_model.embeddings, model.base_model.embeddings
+    theirs.word_embeddings, theirs.position_embeddings = ours.word_embeddings, ours.position_embeddings
+    theirs.token_type_embeddings = ours.token_type_embeddings
+    generator.generator_lm_head.weight = ours.word_embeddings.weight
+    model.add_module(GENERATOR, generator)

@@ -172,12 +172,15 @@ def batch_of(
     }
 
 
-def masked(blocks: Blocks, vocabulary: Vocabulary, share: float, seed: int) -> Draw:
+def masked(
+    blocks: Blocks, vocabulary: Vocabulary, share: float, seed: int, hidden: tuple[float, float] = (MASKED, RANDOM)
+) -> Draw:
     """Choose a share of each block's tokens and hide most of them (masked language modelling, Devlin et al. 2019).
 
     What is chosen in a block, and what it becomes, is a function of (seed, epoch, block): neither the micro-batch nor a resume
     changes it, and each epoch draws anew. The number is the share of the tokens that are not special, rounded up or down at
-    random so that the mean is exact, and at least one.
+    random so that the mean is exact, and at least one. ``hidden`` are the shares of the chosen that become the mask and a random
+    token.
     """
     ordinary = vocabulary.ordinary
 
@@ -189,8 +192,8 @@ def masked(blocks: Blocks, vocabulary: Vocabulary, share: float, seed: int) -> D
         wanted = max(1, int(share * len(candidates) + random.random()))
         places = np.sort(random.choice(candidates, min(wanted, len(candidates)), replace=False))
         fate = random.random(len(places))
-        ids[places[fate < MASKED]] = vocabulary.mask
-        replaced = places[(fate >= MASKED) & (fate < MASKED + RANDOM)]
+        ids[places[fate < hidden[0]]] = vocabulary.mask
+        replaced = places[(fate >= hidden[0]) & (fate < sum(hidden))]
         ids[replaced] = random.choice(ordinary, len(replaced))
         return places, ids
 

@@ -132,8 +132,10 @@ class Pretraining:
     def figures(self, loss: float, blocks_per_second: float) -> dict[str, float]:
         """Return perplexity where the loss is that of tokens alone, tokens a second and, where known, model FLOPs utilisation."""
         blocks, numerics = self.examples.blocks, self.run.numerics
-        found = {} if self.language.sentences else {"perplexity": perplexity(loss)}
+        found = {"perplexity": perplexity(loss)} if self.language.tokens_alone else {}
         found["tokens_per_second"] = blocks_per_second * blocks.tokens / len(blocks)
+        if self.language.objective == "replaced_token":  # two models, whose operations are not counted yet
+            return found
         most = ceiling(str(numerics["device_name"]), str(numerics["precision"]))
         return found if most is None else found | {"flops_utilisation": blocks_per_second * self._flops / most}
 
@@ -186,7 +188,8 @@ class Pretraining:
         # As in fine-tuning: the processor's fused attention knows no dropout, and its stand-in is slower than plain products.
         plain = training and self.run.numerics["device"] == "cpu" and self.language.attention_dropout > 0
         model = self.language.model
-        model.set_attn_implementation("eager" if plain else "sdpa")
+        for part in self.language.parts:
+            part.set_attn_implementation("eager" if plain else "sdpa")
         model.train(training)
         if not any(parameter.requires_grad for parameter in model.base_model.parameters()):
             model.base_model.eval()  # a frozen base runs without dropout

@@ -1,0 +1,108 @@
+"""Replaced token detection (Clark et al. 2020): a small generator fills masked places by sampling, and every token is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from transfer_learning.blocks.batching import length_batches
+from transfer_learning.blocks.extraction import arithmetic
+from transfer_learning.blocks.language.model import GENERATOR
+from transfer_learning.blocks.language.objectives import Drawn, LanguageExamples, batch_of, perplexity
+from transfer_learning.blocks.train_loop import EVALUATION_TOKENS
+
+ALL_HIDDEN = (1.0, 0.0)
+"""Every chosen token becomes the mask, none a random one: the generator replaces them."""
+
+DISCRIMINATOR_WEIGHT = 50.0
+"""Of the discriminator's mean loss beside the generator's (Clark et al. 2020)."""
+
+SAMPLING = 1
+"""Tells the random numbers of the samples from those of the choice, which have the same seed, epoch and block."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judged:
+    """What both models made of some blocks."""
+
+    generated: torch.Tensor
+    """The generator's cross-entropy at each chosen place."""
+    ids: torch.Tensor
+    """Tokens with the samples in them, int64 (rows, length)."""
+    replaced: torch.Tensor
+    """Whether a token is another one than it was, by token that is no padding; a sample that equals the original is original."""
+    logits: torch.Tensor
+    """The discriminator's, for the same tokens; above 0 it says replaced."""
+
+    def losses(self) -> torch.Tensor:
+        """Return the discriminator's cross-entropy at each token."""
+        return functional.binary_cross_entropy_with_logits(self.logits, self.replaced.float(), reduction="none")
+
+
+@dataclasses.dataclass
+class ReplacedExamples(LanguageExamples):
+    """Blocks for a discriminator with its generator; samples are a function of the weights and of (seed, epoch, block)."""
+
+    seed: int = 0
+    _chosen_to_a_token: float = 1.0
+    """In the effective batch, so that a sum over it divided by its chosen tokens gives both means."""
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """Return how many tokens are chosen in an effective batch; the loss of its parts follows it."""
+        found = super().weight(rows)
+        self._chosen_to_a_token = found / int((self.blocks.pieces[list(rows)] > 0).sum())
+        return found
+
+    def loss(self, rows: Sequence[int]) -> torch.Tensor:
+        """Return the sum of the generator's losses, and of the discriminator's so weighed that its mean counts 50 times."""
+        judged = self.judge(rows)
+        return judged.generated.sum() + DISCRIMINATOR_WEIGHT * self._chosen_to_a_token * judged.losses().sum()
+
+    def evaluate(self, poll: Callable[[], None]) -> dict[str, float]:
+        """Return ``loss``, the generator's ``perplexity``, and ``token_accuracy``, the share of tokens that are told right."""
+        generated = told = 0.0
+        chosen = tokens = right = 0
+        with torch.inference_mode():
+            for rows in length_batches(self.lengths, EVALUATION_TOKENS):
+                poll()
+                judged = self.judge(rows)
+                generated, chosen = generated + float(judged.generated.sum()), chosen + len(judged.generated)
+                told, tokens = told + float(judged.losses().sum()), tokens + len(judged.logits)
+                right += int(((judged.logits > 0) == judged.replaced).sum())
+        loss = generated / chosen + DISCRIMINATOR_WEIGHT * told / tokens
+        return {"loss": loss, "perplexity": perplexity(generated / chosen), "token_accuracy": right / tokens}
+
+    def judge(self, rows: Sequence[int]) -> Judged:
+        """Run generator and discriminator on some blocks; no gradient goes through the samples."""
+        model, drawn = self.language.model, self.draw(rows, self.epoch)
+        generator = getattr(model, GENERATOR)
+        places = torch.from_numpy(drawn.places).to(self.device)
+        batch = batch_of(self.blocks, rows, drawn.ids, self.language, self.device)
+        with arithmetic(self.device, self.precision):
+            states = generator.base_model(**batch).last_hidden_state.flatten(0, 1)[places]
+            guessed = generator.generator_lm_head(generator.generator_predictions(states)).float()
+        originals = torch.from_numpy(self.blocks.ids[list(rows)].astype(np.int64)).to(self.device)
+        ids = originals.flatten().scatter(0, places, self._sample(guessed.detach(), rows, drawn)).view_as(originals)
+        with arithmetic(self.device, self.precision):
+            logits = model.discriminator_predictions(self.language.states(batch | {"input_ids": ids})).float()
+        real = torch.from_numpy(self.blocks.pieces[list(rows)] > 0).to(self.device)
+        targets = torch.from_numpy(drawn.targets).to(self.device)
+        generated = functional.cross_entropy(guessed, targets, reduction="none")
+        return Judged(generated, ids, (ids != originals)[real], logits[real])
+
+    def _sample(self, logits: torch.Tensor, rows: Sequence[int], drawn: Drawn) -> torch.Tensor:
+        """Return one token for each chosen place, drawn as its logits say: the highest of logits and Gumbel noise."""
+        length = self.blocks.length
+        counts = np.bincount(drawn.places // length, minlength=len(rows))
+        noise = [self._noise(int(row), int(count), logits.shape[1]) for row, count in zip(rows, counts, strict=True)]
+        return (logits + torch.from_numpy(np.concatenate(noise)).to(self.device)).argmax(dim=-1)
+
+    def _noise(self, block: int, count: int, vocabulary: int) -> NDArray[Any]:
+        random = np.random.Generator(np.random.PCG64([self.seed, self.epoch, block, SAMPLING]))
+        return random.gumbel(size=(count, vocabulary)).astype(np.float32)
