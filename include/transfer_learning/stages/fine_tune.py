@@ -141,9 +141,10 @@ def _labels(train: Rows, validation: Rows | None, folder: Path, plan: defaults.P
 
 
 def _is_version_of(folder: Path, model: Any) -> bool:
-    """Return whether the base is an earlier version of this very model."""
+    """Return whether the base is an earlier version of this very model; a language model's has no labels to keep."""
     passport = folder / model_folder.PASSPORT
-    return passport.exists() and json.loads(passport.read_bytes()).get("model") == model
+    known = json.loads(passport.read_bytes()) if passport.exists() else {}
+    return bool(known.get("labels")) and known.get("model") == model
 
 
 def _data(

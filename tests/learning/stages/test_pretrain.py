@@ -191,6 +191,17 @@ def test_a_corpus_without_sentences_is_one_clear_line(tmp_path: Path) -> None:
         Job(tmp_path).run(**QUICK, sentences="next_sentence")
 
 
+def test_a_classifier_of_the_same_name_takes_no_labels_from_a_language_model(tmp_path: Path) -> None:
+    job, run = Job(tmp_path), Run(threads=1, facts={"model": "news"})
+    job.run("language", run, **QUICK)
+    inputs = {"base": [tmp_path / "language" / "model"], "train": job.inputs["train"]}
+    (tmp_path / "tuned").mkdir()
+
+    fine_tune(FineTuneSpec(epochs=1, init_from="latest"), inputs, tmp_path / "tuned", Run(threads=1, facts={"model": "news"}))
+
+    assert json.loads((tmp_path / "tuned" / "model" / PASSPORT).read_text())["labels"] == ["business", "film", "sport"]
+
+
 def test_the_ledger_names_every_document_that_was_trained_on_and_no_other(tmp_path: Path) -> None:
     job = Job(tmp_path, documents=40, validation=8)
     job.inputs["unlabelled"] = [write_rows(tmp_path / "unlabelled", make_rows(9, seed=4))]
