@@ -1,10 +1,13 @@
 """Read first, then learn: continue the pretraining of a language model on your own texts, then fine-tune it on few labels.
 
 Purpose: headlines of BBC News are routed to five desks and few are labelled, but every headline comes with its article. The base
-model reads the articles of the training headlines, labelled or not, by predicting masked words; then it is fine-tuned on the
-labelled headlines. Test rows are rows of the same snapshot that no training reads: neither their headlines nor their articles.
+model reads the articles of the training headlines, labelled or not, by predicting masked words; then a head is trained on the
+labelled headlines, or every weight. Test rows are rows of the same snapshot that no training reads: neither their headlines nor
+their articles.
 
-Expected: EXPECTED
+Expected: a probe of the model that has read is right on 0.79 of the test headlines with 80 labels and on 0.84 with 320; without
+reading on 0.75 and 0.82 (means of four draws). Training every weight has 0.79 and 0.85 with reading and without. Reading 1,588
+articles once takes some ten minutes on two cores, and is done again when the rows change, their labels included.
 
 To use it for your own texts, copy this file and change MODEL, LANGUAGE, the sources and the columns.
 """
@@ -39,7 +42,7 @@ PULL = PullSpec(
     unlabelled="keep",
 )
 PRETRAIN = PretrainSpec(task=TaskSpec(text="body", label="topic", id="id"))
-FINE_TUNE = FineTuneSpec(pooling="mean")
+FINE_TUNE = FineTuneSpec(strategy="linear_probe", pooling="mean")
 EVALUATE = EvaluateSpec()
 
 PARAMS = {
@@ -56,15 +59,18 @@ PARAMS = {
     "block_length": Param(
         128, type="integer", minimum=8, title="Tokens read at once", description="At most what the base model can."
     ),
-    "epochs": Param(
-        None, type=["null", "integer"], minimum=1, title="Passes over the headlines", description="Empty: by their number."
+    "strategy": Param(
+        "linear_probe",
+        type="string",
+        enum=["linear_probe", "full"],
+        values_display={"linear_probe": "Train a head only", "full": "Train every weight"},
     ),
 }
 
 FORM = {
     "pull": {"split_sources": {"train": "{{ params.train_source }}", "test": "{{ params.test_source }}"}},
     "pretrain": {"epochs": "{{ params.reading_epochs }}", "max_length": "{{ params.block_length }}"},
-    "fine_tune": {"epochs": "{{ params.epochs }}"},
+    "fine_tune": {"strategy": "{{ params.strategy }}"},
 }
 
 with DAG(

@@ -24,7 +24,7 @@ def run(run_dag, store, base, tmp_path_factory):
     golden = write_csv(folder / "test" / "golden.csv", with_bodies(headlines(120, seed=99, first_id=9000), seed=98))
     rows = [row if number < 40 else row | {"topic": ""} for number, row in enumerate(with_bodies(headlines(80, seed=1), seed=2))]
     train = write_csv(folder / "train" / "labelled.csv", rows)
-    form = {"train_source": train, "test_source": golden, "base": base, "block_length": 24, "reading_epochs": 2, "epochs": 8}
+    form = {"train_source": train, "test_source": golden, "base": base, "block_length": 24, "reading_epochs": 2}
     return run_dag(DAG, datetime(2026, 3, 1, 6, tzinfo=UTC), **form)
 
 
