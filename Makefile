@@ -49,8 +49,8 @@ $(PEERS): docker/constraints-bench.txt
 	@.venv-bench/bin/pip install -qq transformers accelerate datasets sentence-transformers setfit -c $<
 	@touch $@
 
-bench: $(STAMP) $(PEERS) ## Compare speed and quality with Trainer, SentenceTransformer and SetFit; takes hours.
-	@cd tests && ../$(BIN)/python -m benchmarks --peer-python ../.venv-bench/bin/python
+bench: $(STAMP) $(PEERS) ## Compare speed and quality with Trainer, SentenceTransformer and SetFit; takes hours. ONLY=NAME runs one comparison.
+	@cd tests && ../$(BIN)/python -m benchmarks --peer-python ../.venv-bench/bin/python $(if $(ONLY),--only $(ONLY))
 
 bench-small: $(STAMP) $(PEERS) ## The short part of it, about 20 minutes.
 	@cd tests && ../$(BIN)/python -m benchmarks --peer-python ../.venv-bench/bin/python --small
