@@ -94,7 +94,7 @@ PARAMS = {
         type=["null", "integer"],
         minimum=1,
         section="Training",
-        description="How many top blocks ever train. Empty: all of them.",
+        description="How many top blocks ever train. Empty: all of them; the top blocks at once need a number.",
     ),
     "epochs": Param(
         None,

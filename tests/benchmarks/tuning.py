@@ -142,7 +142,7 @@ def few_labels(bench: Bench, draws: int) -> list[Row]:
         best = max(means, key=lambda strategy: means[strategy])
         pairs = [(a["accuracy"], b["accuracy"]) for a, b in zip(found[best], theirs, strict=True)]
         times = [(a["seconds"], b["seconds"]) for a, b in zip(found[best], theirs, strict=True)]
-        row = not_worse(f"{best} vs SetFit, {labels} labels a class", name, pairs)
-        fast = speed(f"time of {best} vs SetFit, {labels} labels a class", name, times, 5)
+        row = not_worse(f"{best}, the best of our three, vs SetFit, {labels} labels a class", name, pairs)
+        fast = speed(f"time of {best}, the best of our three, vs SetFit, {labels} labels a class", name, times, 5)
         rows += [row, dataclasses.replace(fast, holds=bool(fast.holds and row.ours >= row.peer))]
     return rows

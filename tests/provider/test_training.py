@@ -124,7 +124,10 @@ def test_a_model_of_this_run_comes_before_the_base_that_the_plan_pinned(pipeline
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"spec": QUICK | {"init_from": "latest"}}, "base is version 1 of news, made in this run, and init_from is 'latest'"),
+        (
+            {"spec": QUICK | {"init_from": "latest"}},
+            "BAD_SETTING base is a model that this run has made, and init_from is 'latest'",
+        ),
         ({"base": {"kind": "dataset"}}, "WRONG_REF expected a 'model' ref, found 'dataset'"),
     ],
 )

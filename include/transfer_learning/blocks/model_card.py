@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 LOAD_LINES = {
@@ -22,19 +22,55 @@ LOAD_LINES = {
 
 
 def render(passport: Mapping[str, Any]) -> str:
-    """Return the card of a published model."""
-    name = passport.get("model") or "Text classifier"
+    """Return the card of a published classifier."""
+    return assemble(
+        passport,
+        front=_front_matter(passport),
+        title="Text classifier",
+        summary=_summary(passport),
+        load=load_lines(passport),
+        data=_data(passport),
+        origin=_origin(passport),
+    )
+
+
+def assemble(
+    passport: Mapping[str, Any],
+    *,
+    front: Mapping[str, Any],
+    title: str,
+    summary: str,
+    load: Sequence[str],
+    data: str,
+    origin: Sequence[str],
+) -> str:
+    """Return the card of any published model.
+
+    Args:
+        passport: the model's.
+        front: what the front matter tells beside license and base model.
+        title: of a model without a name.
+        summary: what the model does.
+        load: the lines that load it.
+        data: what it was trained on.
+        origin: what it was made of, one sentence each.
+    """
     sections = (
-        _front_matter(passport),
-        f"# {name}\n\n{_summary(passport)}",
-        "## Load it\n\n```python\n" + "\n".join(load_lines(passport)) + "\n```",
-        "## Data\n\n" + _data(passport),
-        "## Metrics\n\n" + table(("metric", "value"), passport["metrics"]),
-        "## Settings\n\n" + table(("setting", "value"), passport["settings"]),
-        "## Origin\n\n" + _origin(passport),
-        "## Arithmetic\n\n" + table(("choice", "value"), passport["numerics"]),
+        _yaml(passport["base"], front),
+        f"# {passport.get('model') or title}\n\n{summary}",
+        "## Load it\n\n```python\n" + "\n".join(load) + "\n```",
+        f"## Data\n\n{data}",
+        "## Metrics\n\n" + _table(("metric", "value"), passport["metrics"]),
+        "## Settings\n\n" + _table(("setting", "value"), passport["settings"]),
+        "## Origin\n\n" + "\n".join(f"- {line}" for line in (*origin, *(f"Note: {note}." for note in passport["notes"]))),
+        "## Arithmetic\n\n" + _table(("choice", "value"), passport["numerics"]),
     )
     return "\n\n".join(sections) + "\n"
+
+
+def base_line(base: Mapping[str, Any]) -> str:
+    """Return which base model it is."""
+    return f"Base model: `{base.get('uri') or 'a local folder'}`, digest `{base.get('digest') or 'not given'}`."
 
 
 def load_lines(passport: Mapping[str, Any]) -> tuple[str, ...]:
@@ -44,25 +80,29 @@ def load_lines(passport: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(line.replace("TEXT", text) for line in LOAD_LINES[passport["model_format"]])
 
 
-def _front_matter(passport: Mapping[str, Any]) -> str:
-    """Return YAML; every value is written as JSON, which is YAML too, so that no text can break out of its place."""
-    base = passport["base"]
+def _front_matter(passport: Mapping[str, Any]) -> dict[str, Any]:
     lines: dict[str, Any] = {
         "library_name": "transformers" if passport["model_format"] == "transformers" else "sentence-transformers",
         "pipeline_tag": "text-classification",
         "tags": ["text-classification", "transfer-learning", passport["strategy"]],
     }
-    if base.get("license"):
-        lines["license"] = base["license"]
-    uri = str(base.get("uri") or "")
-    if uri.startswith("hf://"):
-        lines["base_model"] = uri.removeprefix("hf://").partition("@")[0]
-    measured = {key: value for key, value in passport["metrics"].items() if key == "validation_accuracy"}
-    if measured:
+    accuracy = passport["metrics"].get("validation_accuracy")
+    if accuracy is not None:
         result: dict[str, Any] = {"task": {"type": "text-classification"}, "dataset": _dataset(passport)}
-        result["metrics"] = [{"type": "accuracy", "name": "validation accuracy", "value": value} for value in measured.values()]
+        result["metrics"] = [{"type": "accuracy", "name": "validation accuracy", "value": accuracy}]
         lines["model-index"] = [{"name": passport.get("model") or "model", "results": [result]}]
-    return "---\n" + "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in lines.items()) + "\n---"
+    return lines
+
+
+def _yaml(base: Mapping[str, Any], lines: Mapping[str, Any]) -> str:
+    """Return YAML; every value is written as JSON, which is YAML too, so that no text can break out of its place."""
+    uri = str(base.get("uri") or "")
+    known = dict(lines)
+    if base.get("license"):
+        known["license"] = base["license"]
+    if uri.startswith("hf://"):
+        known["base_model"] = uri.removeprefix("hf://").partition("@")[0]
+    return "---\n" + "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in known.items()) + "\n---"
 
 
 def _dataset(passport: Mapping[str, Any]) -> dict[str, str]:
@@ -94,25 +134,22 @@ def dataset_lines(passport: Mapping[str, Any]) -> list[str]:
 def _data(passport: Mapping[str, Any]) -> str:
     counts = passport["label_counts"]
     rows = {label: " / ".join(str(counts[split].get(label, 0)) for split in counts) for label in passport["labels"]}
-    return "\n".join(dataset_lines(passport)) + "\n\n" + table(("label", " / ".join(counts)), rows)
+    return "\n".join(dataset_lines(passport)) + "\n\n" + _table(("label", " / ".join(counts)), rows)
 
 
-def _origin(passport: Mapping[str, Any]) -> str:
-    base = passport["base"]
-    lines = [f"- Base model: `{base.get('uri') or 'a local folder'}`, digest `{base.get('digest') or 'not given'}`."]
-    frozen = passport["frozen"]
+def _origin(passport: Mapping[str, Any]) -> list[str]:
+    base, frozen = passport["base"], passport["frozen"]
+    lines = [base_line(base)]
     if frozen["tensors"]:
-        lines.append(f"- {frozen['tensors']} tensors were frozen; their hashes are those of the base model.")
+        lines.append(f"{frozen['tensors']} tensors were frozen; their hashes are those of the base model.")
     if known := base.get("head_labels"):
         new = [label for label in passport["labels"] if label not in known]
         for_which = f"for {', '.join(known)}; new in it: {', '.join(new)}" if new else "for the same labels"
-        lines.append(f"- Training started from the base model's own head {for_which}.")
-    lines.extend(f"- Note: {note}." for note in passport["notes"])
-    return "\n".join(lines)
+        lines.append(f"Training started from the base model's own head {for_which}.")
+    return lines
 
 
-def table(head: tuple[str, str], values: Mapping[str, Any]) -> str:
-    """Return a Markdown table of two columns."""
+def _table(head: tuple[str, str], values: Mapping[str, Any]) -> str:
     rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in values.items()]
     return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|", *rows])
 

@@ -67,15 +67,10 @@ def write(folder: Path, published: Published) -> None:
     model = published.classifier.model
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     head_file = write_weights(folder, weights, frozen={name.removeprefix("model.") for name in published.frozen})
-    model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(folder)
-    published.tokenizer.model_max_length = published.max_length
-    published.tokenizer.save_pretrained(folder)
+    write_configs(folder, model, published.tokenizer, published.max_length)
     head = published.classifier.pooled_head
     if head is not None:
         head_file = _write_modules(folder, head, published.max_length)
-    for name in ("config.json", "tokenizer_config.json"):
-        strip_private(folder / name)
     passport = {
         "format": FORMAT,
         "model_format": published.format,
@@ -110,6 +105,16 @@ def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], frozen: set
         {"metadata": {"total_size": total, "total_parameters": parameters}, "weight_map": dict(sorted(index.items()))},
     )
     return "model-00002-of-00002.safetensors"
+
+
+def write_configs(folder: Path, model: Any, tokenizer: Any, max_length: int) -> None:
+    """Write what the library reads beside the weights: the configuration and the tokenizer with the longest input in tokens."""
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    tokenizer.model_max_length = max_length
+    tokenizer.save_pretrained(folder)
+    for name in ("config.json", "tokenizer_config.json"):
+        _strip(folder / name)
 
 
 def write_ledger(path: Path, parts: Sequence[Rows]) -> None:
@@ -168,7 +173,7 @@ def _save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     path.chmod(0o644)  # the library leaves it to its owner alone, whatever the umask
 
 
-def strip_private(path: Path) -> None:
+def _strip(path: Path) -> None:
     """Take out of a config what libraries write about the machine it was made on."""
     values = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, {name: value for name, value in values.items() if name not in PRIVATE})

@@ -1,4 +1,4 @@
-"""What the passport of a fine-tuned model tells: what was asked for, what was used, and what it was made of."""
+"""What the passport of a trained model tells: what was asked for, what was used, and what it was made of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from transfer_learning.blocks.defaults import Plan
 from transfer_learning.blocks.replay import Mixture
 from transfer_learning.blocks.rows import Rows
-from transfer_learning.settings import canonical_json
+from transfer_learning.settings import Settings, canonical_json
 from transfer_learning.specs import FineTuneSpec, TaskSpec
 from transfer_learning.stage import NUMERICS_VERSIONS, Run
 
@@ -20,18 +20,15 @@ def digest(frozen: dict[str, str]) -> dict[str, Any]:
     return {"tensors": len(frozen), "sha256": hashlib.sha256(canonical_json(frozen).encode()).hexdigest()}
 
 
-def facts(spec: FineTuneSpec, task: TaskSpec, run: Run) -> dict[str, Any]:
-    """Return the part of the passport that was known before training."""
+def facts(stage: str, spec: Settings, task: TaskSpec, run: Run) -> dict[str, Any]:
+    """Return the part of any trained model's passport that was known before training."""
     return {
         "task": task.to_dict(),
         "model": run.facts.get("model"),
         "dataset": dict(run.facts.get("dataset") or {}),
-        "replay": dict(run.facts.get("replay") or {}) or None,
         "as_of": run.facts.get("as_of"),
-        "strategy": spec.strategy,
         "spec": spec.to_dict(),
-        "numerics": {**run.numerics, "version": NUMERICS_VERSIONS["fine_tune"]},
-        "preprocessing": {"truncation": "longest_first", "padding_multiple": 8, "pairs": task.text_pair is not None},
+        "numerics": {**run.numerics, "version": NUMERICS_VERSIONS[stage]},
     }
 
 

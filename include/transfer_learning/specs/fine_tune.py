@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 from transfer_learning.errors import BadInput
 from transfer_learning.settings import NOT_IN_FINGERPRINT, Settings
@@ -112,8 +112,8 @@ class FineTuneSpec(Settings):
             raise BadInput("BAD_SETTING", f"FineTuneSpec.replay must be at least 0 and below 1, found {self.replay}")
         self._check_rates()
         self._check_blocks()
-        self._refuse_foreign("linear_probe", (("layer", None), ("normalize", False), ("classifier", "softmax")))
-        self._refuse_foreign("lora", (("lora_rank", 8), ("lora_alpha", 16)))
+        self._refuse_foreign("linear_probe", "layer", "normalize", "classifier")
+        self._refuse_foreign("lora", "lora_rank", "lora_alpha")
 
     def _check_rates(self) -> None:
         if isinstance(self.layer_decay, float) and not 0 < self.layer_decay <= 1:
@@ -122,8 +122,7 @@ class FineTuneSpec(Settings):
                 f"FineTuneSpec.layer_decay must be above 0 and at most 1, found {self.layer_decay}",
                 "a rate divided by 2.6 is layer_decay='discriminative'",
             )
-        settings = (("epochs", None), ("backbone_lr", None), ("layer_decay", 1.0), ("schedule", "linear"))
-        given = [name for name, idle in settings if getattr(self, name) != idle]
+        given = self._given("epochs", "backbone_lr", "layer_decay", "schedule")
         if self.strategy == "linear_probe" and given:
             raise BadInput(
                 "BAD_SETTING",
@@ -147,9 +146,14 @@ class FineTuneSpec(Settings):
                 "use 'probe_then_fine_tune' or 'gradual_unfreeze'",
             )
 
-    def _refuse_foreign(self, strategy: str, settings: tuple[tuple[str, Any], ...]) -> None:
-        """Refuse settings, given with their defaults, that belong to one strategy where it is another."""
-        given = [name for name, idle in settings if getattr(self, name) != idle]
+    def _refuse_foreign(self, strategy: str, *names: str) -> None:
+        """Refuse settings that belong to one strategy where it is another."""
+        given = self._given(*names)
         if given and self.strategy != strategy:
             what = f"only strategy {strategy!r} takes {' and '.join(given)}, and the strategy is {self.strategy!r}"
             raise BadInput("BAD_SETTING", what)
+
+    def _given(self, *names: str) -> list[str]:
+        """Return which settings are not their defaults."""
+        chosen = self.canonical()
+        return [name for name in names if name in chosen]

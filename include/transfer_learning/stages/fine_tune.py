@@ -75,7 +75,10 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
 
     metrics = _metrics(adaptation, data, time.monotonic() - started) | {"trained_weights": trained}
     told = {
-        **passport.facts(spec, task, run),
+        **passport.facts("fine_tune", spec, task, run),
+        "strategy": spec.strategy,
+        "replay": dict(run.facts.get("replay") or {}) or None,
+        "preprocessing": {"truncation": "longest_first", "padding_multiple": 8, "pairs": task.text_pair is not None},
         "base": {**(run.facts.get("base") or {}), "license": passport.license_of(folder), "head_labels": base.head_labels},
         "settings": passport.settings(spec, plan, max_length, mixture),
         "label_counts": passport.label_counts(train, validation),

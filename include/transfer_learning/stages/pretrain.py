@@ -39,7 +39,7 @@ from transfer_learning.blocks.language.replaced_token import ALL_HIDDEN, Replace
 from transfer_learning.blocks.language.sentences import pair_up, sentence_lists
 from transfer_learning.blocks.language.tokenizer_training import train_tokenizer, wrapped
 from transfer_learning.blocks.model_folder import write_ledger
-from transfer_learning.blocks.passport import license_of
+from transfer_learning.blocks.passport import facts, license_of
 from transfer_learning.errors import BadInput, Stopped
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import PretrainSpec, TaskSpec
@@ -98,7 +98,9 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> dict[st
 
     metrics = _metrics(pretraining, corpus, time.monotonic() - started)
     passport = {
-        **_facts(spec, task, language, run),
+        **facts("pretrain", spec, task, run),
+        "strategy": spec.objective,
+        "architecture": language.kind,
         "base": {**(run.facts.get("base") or {}), "license": license_of(inputs["base"][0]) if inputs.get("base") else None},
         "settings": _settings(spec, plan, length),
         "metrics": metrics,
@@ -208,20 +210,6 @@ def _metrics(pretraining: Pretraining, corpus: Corpus, seconds: float) -> dict[s
         pace = pretraining.figures(last["train_loss"], pretraining.blocks_per_second)
         found |= {name: round(value, 4) for name, value in pace.items() if name != "perplexity"}
     return found
-
-
-def _facts(spec: PretrainSpec, task: TaskSpec, language: LanguageModel, run: Run) -> dict[str, Any]:
-    """Return the part of the passport that was known before training."""
-    return {
-        "task": task.to_dict(),
-        "model": run.facts.get("model"),
-        "dataset": dict(run.facts.get("dataset") or {}),
-        "as_of": run.facts.get("as_of"),
-        "strategy": spec.objective,
-        "architecture": language.kind,
-        "spec": spec.to_dict(),
-        "numerics": {**run.numerics, "version": NUMERICS_VERSIONS["pretrain"]},
-    }
 
 
 def _settings(spec: PretrainSpec, plan: Plan, length: int) -> dict[str, Any]:

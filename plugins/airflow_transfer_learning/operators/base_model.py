@@ -47,17 +47,10 @@ class BaseModelOperator(SpecOperator):
         self.force = force
 
     def fetch_base(self, store: Store, context: Context, destination: Path) -> BaseModel:
-        """Bring the base model onto this machine: this run's own, the one that the plan pinned, or that the first try resolved.
-
-        Raises:
-            BadInput: settings that start from the model's own version, and a base of this run.
-        """
+        """Bring the base model onto this machine: this run's own, the plan's, or what the first try resolved."""
         bases = self.open_bases(store)
         if isinstance(self.base, Mapping):
             made = ModelRef.from_dict(self.base)
-            if (start := getattr(self.merged_spec(), "init_from", "base")) != "base":
-                what = f"base is version {made.version} of {made.name}, made in this run, and init_from is {start!r}"
-                raise BadInput("BAD_SETTING", what, "leave one of the two out")
             return bases.fetch(f"model://{made.name}@{made.version}", destination)
         uri = self.one_of("base", self.planned().base if self.plan else None)
         pinned = uri if self.plan else self.pinned(context, "base", lambda: self.resolve_base(bases, uri))

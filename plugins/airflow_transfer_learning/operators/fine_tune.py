@@ -11,7 +11,7 @@ from airflow_transfer_learning.operators.base import with_task
 from airflow_transfer_learning.operators.base_model import starting_point
 from airflow_transfer_learning.operators.stored_features import Set, check_for_training, fetch_sets, merged, precisions, read_sets
 from airflow_transfer_learning.operators.training import TrainingOperator, parents
-from transfer_learning.bases import Bases
+from transfer_learning.bases import BaseModel, Bases
 from transfer_learning.errors import BadInput
 from transfer_learning.identity import fingerprint
 from transfer_learning.refs import DatasetRef, ModelRef
@@ -124,6 +124,18 @@ class FineTuneOperator(TrainingOperator):
             store.models.fetch_ledger(facts["model"], version, work / "ledger")
             found["ledger"] = [work / "ledger"]
         return found
+
+    def fetch_base(self, store: Store, context: Context, destination: Path) -> BaseModel:
+        """Bring the base model onto this machine.
+
+        Raises:
+            BadInput: settings that start from the model's own version, and a base that this run has made.
+        """
+        start = self.merged_spec().init_from
+        if isinstance(self.base, Mapping) and start != "base":
+            what = f"base is a model that this run has made, and init_from is {start!r}"
+            raise BadInput("BAD_SETTING", what, "leave one of the two out")
+        return super().fetch_base(store, context, destination)
 
     def resolve_base(self, bases: Bases, uri: str) -> str:
         """Return the base model, or the version that the settings start from, pinned."""

@@ -30,7 +30,7 @@ def answer(status: int, code: str, message: str = "", headers: dict[str, str] | 
 
 
 def explained(error: Exception, *, writing: bool = True) -> BaseException:
-    return explain(error, doing="write", uri="s3://news/root/a.json", endpoint=URL, writing=writing)
+    return explain(error, doing="write", uri="s3://news/store/a.json", endpoint=URL, writing=writing)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_a_person_must_correct_is_one_line_with_the_code_of_s3(status: int,
     error = explained(answer(status, code, f"the key {KEY_ID} is wrong" if status in (401, 403) else "\nno\n"))
 
     assert isinstance(error, BadInput)
-    assert str(error).startswith(f"{line} s3://news/root/a.json the server at {URL} refused to write: S3 code {code}")
+    assert str(error).startswith(f"{line} s3://news/store/a.json the server at {URL} refused to write: S3 code {code}")
     assert "\n" not in str(error)
     assert KEY_ID not in str(error)
 
@@ -117,7 +117,7 @@ def test_a_wrong_region_names_the_right_one() -> None:
 
 @pytest.mark.parametrize("error", [boto.NoCredentialsError(), boto.ProfileNotFound(profile="night")], ids=str)
 def test_missing_credentials_are_one_line(error: Exception) -> None:
-    assert str(explained(error)).startswith("NO_CREDENTIALS s3://news/root/a.json no credentials to write at")
+    assert str(explained(error)).startswith("NO_CREDENTIALS s3://news/store/a.json no credentials to write at")
 
 
 def test_an_error_of_another_kind_stays_what_it_is() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from transfer_learning.blocks.language import card
 from transfer_learning.blocks.language.model import LanguageModel
-from transfer_learning.blocks.model_folder import FORMAT, PASSPORT, strip_private, write_json, write_weights
+from transfer_learning.blocks.model_folder import FORMAT, PASSPORT, write_configs, write_json, write_weights
 
 
 def write(folder: Path, language: LanguageModel, max_length: int, passport: Mapping[str, Any]) -> None:
@@ -21,16 +21,10 @@ def write(folder: Path, language: LanguageModel, max_length: int, passport: Mapp
         passport: everything of it but ``format``, ``model_format``, ``labels``, ``max_length``, ``mask`` and ``heads``.
     """
     folder.mkdir(parents=True)
-    model, tokenizer = language.model, language.tokenizer
     # Without the second names of tied weights: a library ties them again, and safetensors refuses them.
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in language.published_parameters().items()}
     file = write_weights(folder, weights, frozen=set())
-    model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(folder)
-    tokenizer.model_max_length = max_length
-    tokenizer.save_pretrained(folder)
-    for name in ("config.json", "tokenizer_config.json"):
-        strip_private(folder / name)
+    write_configs(folder, language.model, language.tokenizer, max_length)
     heads = [{"name": "language_model", "kind": language.objective, "file": file}]
     heads += [{"name": "pairs", "kind": language.sentences, "file": file}] if language.sentences else []
     whole = {
@@ -38,7 +32,7 @@ def write(folder: Path, language: LanguageModel, max_length: int, passport: Mapp
         "model_format": "transformers",
         "labels": [],
         "max_length": max_length,
-        "mask": tokenizer.mask_token,
+        "mask": language.tokenizer.mask_token,
         "heads": heads,
         **passport,
     }
