@@ -8,10 +8,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
-from learning.tiny_model import WORDS, write_base
+from learning.tiny_model import WORDS, enlarge, write_base
 from transfer_learning.blocks.language.model import LanguageModel, from_base
 from transfer_learning.blocks.language.objectives import LanguageExamples, frame_of, masked, next_token, vocabulary_of
 from transfer_learning.blocks.language.packing import Blocks, pack
+from transfer_learning.blocks.train_loop import Trainable, in_proportion
 
 MASKED = ("albert", "bert", "distilbert", "electra", "roberta")
 KINDS = (*MASKED, "gpt2")
@@ -32,10 +33,7 @@ def write_language_base(folder: Path, kind: str) -> Path:
     model = GPT2Model(
         GPT2Config(vocab_size=len(words), n_positions=48, n_embd=16, n_layer=3, n_head=2, bos_token_id=0, eos_token_id=0)
     )
-    with torch.no_grad():  # larger than usual, so that texts differ visibly in a model this small
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.3)
+    enlarge(model)
     model.save_pretrained(folder)
     return folder
 
@@ -60,3 +58,9 @@ def examples_for(language: LanguageModel, blocks: Blocks, **options: Any) -> Lan
     """Return blocks as the train loop takes them, in fp32."""
     draw = next_token(blocks) if language.causal else masked(blocks, vocabulary_of(language.tokenizer), 0.15, 3)
     return LanguageExamples(language, blocks, options.get("draw", draw), "cpu", "fp32")
+
+
+def loss_of(examples: Trainable, rows: list[int], batch: list[int] | None = None) -> torch.Tensor:
+    """Return the share of some rows in the loss of an effective batch; None is these rows alone."""
+    weights = examples.weights(batch or rows)
+    return in_proportion(examples.losses(rows), weights) / weights[0]

@@ -49,12 +49,17 @@ def write_base(folder: Path, kind: str = "bert") -> Path:
     write_tokenizer(folder)
     torch.manual_seed(7)
     model = AutoModel.from_config(CONFIGS[kind])
-    with torch.no_grad():  # larger than usual, so that texts differ visibly in a model this small
+    enlarge(model)
+    model.save_pretrained(folder)
+    return folder
+
+
+def enlarge(model: torch.nn.Module) -> None:
+    """Draw larger matrices than usual, so that texts differ visibly in a model this small."""
+    with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.3)
-    model.save_pretrained(folder)
-    return folder
 
 
 def write_tokenizer(folder: Path, extra: int = 0) -> None:

@@ -34,11 +34,11 @@ class Trainable(Protocol):
     def lengths(self) -> list[int]:
         """Tokens of each row."""
 
-    def loss(self, rows: Sequence[int]) -> torch.Tensor:
-        """Return the sum of the losses of some rows."""
+    def losses(self, rows: Sequence[int]) -> Sequence[torch.Tensor]:
+        """Return the sum of each kind of loss over some rows; most have one kind."""
 
-    def weight(self, rows: Sequence[int]) -> float:
-        """Return what that sum is divided by over an effective batch, such as the number of targets."""
+    def weights(self, rows: Sequence[int]) -> Sequence[float]:
+        """Return what each of these sums is divided by over an effective batch, such as the number of targets."""
 
     def evaluate(self, poll: Callable[[], None]) -> dict[str, float]:
         """Return ``loss``, the mean, and what else tells how good the model is; ``poll`` is called between batches."""
@@ -55,14 +55,16 @@ class Examples:
     """Class numbers, int64 (rows,), on the model's device."""
     class_weights: torch.Tensor | None = None
 
-    def loss(self, rows: Sequence[int]) -> torch.Tensor:
+    def losses(self, rows: Sequence[int]) -> tuple[torch.Tensor]:
         """Return the sum of the rows' cross-entropies, each times its class weight."""
         targets = self.targets[list(rows)]
-        return functional.cross_entropy(self.logits(rows).float(), targets, weight=self.class_weights, reduction="sum")
+        return (functional.cross_entropy(self.logits(rows).float(), targets, weight=self.class_weights, reduction="sum"),)
 
-    def weight(self, rows: Sequence[int]) -> float:
+    def weights(self, rows: Sequence[int]) -> tuple[float]:
         """Return what a sum of losses is divided by: the number of targets, or the sum of their class weights."""
-        return float(len(rows)) if self.class_weights is None else float(self.class_weights[self.targets[list(rows)]].sum())
+        if self.class_weights is None:
+            return (float(len(rows)),)
+        return (float(self.class_weights[self.targets[list(rows)]].sum()),)
 
     def evaluate(self, poll: Callable[[], None]) -> dict[str, float]:
         """Return mean ``loss`` and ``accuracy``."""
@@ -207,16 +209,29 @@ def _clip(phase: Phase) -> torch.Tensor:
 
 
 def accumulate(phase: Phase, state: State, rows: list[int]) -> tuple[float, float]:
-    """Add up the gradient of one effective batch: sum of losses / sum of weights, whatever the micro-batch."""
-    total, weight = 0.0, phase.train.weight(rows)
+    """Add up the gradient of one effective batch, whatever the micro-batch: for each kind of loss its sum / sum of weights.
+
+    Returns:
+        The sum of the first kind, with all others in proportion, and its weight: their quotient is the batch's loss.
+    """
+    weights = phase.train.weights(rows)
+    total, weight = 0.0, weights[0]
     for start in range(0, len(rows), state.micro_batch):
-        loss = phase.train.loss(rows[start : start + state.micro_batch])
+        loss = in_proportion(phase.train.losses(rows[start : start + state.micro_batch]), weights)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise Diverged(f"DIVERGED {phase.name}, step {state.step + 1}: the loss is {value} — lower the rate")
         (loss / weight).backward()  # type: ignore[no-untyped-call]
         total += value
     return total, weight
+
+
+def in_proportion(losses: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """Return what, divided by the first weight, is the sum of every kind of loss divided by its own."""
+    found, *others = losses
+    for loss, weight in zip(others, weights[1:], strict=True):
+        found = found + loss * (weights[0] / weight)
+    return found
 
 
 def halve(phase: Phase, state: State) -> None:
@@ -251,7 +266,7 @@ def evaluate(examples: Examples, poll: Callable[[], None]) -> dict[str, float]:
             poll()
             logits, targets = in_halves(examples.logits, rows).float(), examples.targets[rows]
             loss += float(functional.cross_entropy(logits, targets, weight=examples.class_weights, reduction="sum"))
-            weight += examples.weight(rows)
+            weight += examples.weights(rows)[0]
             right += int((logits.argmax(dim=-1) == targets).sum())
     return {"loss": loss / weight, "accuracy": right / len(examples.lengths)}
 

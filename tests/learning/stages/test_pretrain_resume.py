@@ -113,14 +113,14 @@ def test_memory_for_half_a_micro_batch_gives_the_same_effective_batch(tmp_path: 
     job = Job(tmp_path)
     settings = {**SETTINGS, "micro_batch": 4, "precision": "fp32"}
     whole = job.run("whole", **settings)
-    loss = LanguageExamples.loss
+    losses = LanguageExamples.losses
 
-    def short(self: LanguageExamples, rows: list[int]) -> torch.Tensor:
+    def short(self: LanguageExamples, rows: list[int]) -> tuple[torch.Tensor, ...]:
         if len(rows) > 2:
             raise torch.OutOfMemoryError("no more")
-        return loss(self, rows)
+        return losses(self, rows)
 
-    monkeypatch.setattr(LanguageExamples, "loss", short)
+    monkeypatch.setattr(LanguageExamples, "losses", short)
     run = Run(threads=1)
     halved = job.run("halved", run, **settings)
 

@@ -85,13 +85,13 @@ class LanguageExamples:
         """Tokens of each block, all the same."""
         return [self.blocks.length] * len(self.blocks)
 
-    def loss(self, rows: Sequence[int]) -> torch.Tensor:
+    def losses(self, rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
         """Return the sum of the cross-entropies of all that is predicted in some blocks."""
-        return self._losses(rows).sum()
+        return (self._losses(rows).sum(),)
 
-    def weight(self, rows: Sequence[int]) -> float:
+    def weights(self, rows: Sequence[int]) -> tuple[float, ...]:
         """Return how many tokens are predicted in some blocks."""
-        return float(len(self.draw(rows, self.epoch).targets))
+        return (float(len(self.draw(rows, self.epoch).targets)),)
 
     def evaluate(self, poll: Callable[[], None]) -> dict[str, float]:
         """Return mean ``loss`` for each predicted token, and ``perplexity``, its exponential."""
@@ -117,19 +117,14 @@ class LanguageExamples:
 class PairedExamples(LanguageExamples):
     """Pairs of segments: masked tokens, and whether a pair is spoilt; the loss is the sum of both means (Devlin et al. 2019)."""
 
-    _tokens_to_a_pair: float = 1.0
-    """In the effective batch, so that a sum over it divided by its tokens gives both means."""
+    def weights(self, rows: Sequence[int]) -> tuple[float, ...]:
+        """Return how many tokens are predicted in some pairs, and how many pairs there are."""
+        return (*super().weights(rows), float(len(rows)))
 
-    def weight(self, rows: Sequence[int]) -> float:
-        """Return how many tokens are predicted in an effective batch; the loss of its parts follows it."""
-        found = super().weight(rows)
-        self._tokens_to_a_pair = found / len(rows)
-        return found
-
-    def loss(self, rows: Sequence[int]) -> torch.Tensor:
-        """Return the sum of the cross-entropies of tokens, and of pairs so weighed that both means count alike."""
+    def losses(self, rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        """Return the sums of the cross-entropies of tokens and of pairs."""
         tokens, pairs, _ = self._of(rows)
-        return tokens.sum() + self._tokens_to_a_pair * pairs.sum()
+        return tokens.sum(), pairs.sum()
 
     def evaluate(self, poll: Callable[[], None]) -> dict[str, float]:
         """Return ``loss``, ``perplexity`` of the tokens, and ``pair_accuracy``."""

@@ -100,7 +100,7 @@ class Pretraining:
         self.blocks_per_second: float | None = None
         """Pace of the training of all weights in this process; None where it was over."""
         sample = range(min(SAMPLE, len(examples.blocks)))
-        predictions = examples.weight(sample) / len(sample)
+        predictions = examples.weights(sample)[0] / len(sample)
         self._flops = training_flops(language, examples.blocks.length, predictions)
 
     def run_phases(self) -> None:

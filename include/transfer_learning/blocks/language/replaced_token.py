@@ -50,19 +50,15 @@ class ReplacedExamples(LanguageExamples):
     """Blocks for a discriminator with its generator; samples are a function of the weights and of (seed, epoch, block)."""
 
     seed: int = 0
-    _chosen_to_a_token: float = 1.0
-    """In the effective batch, so that a sum over it divided by its chosen tokens gives both means."""
 
-    def weight(self, rows: Sequence[int]) -> float:
-        """Return how many tokens are chosen in an effective batch; the loss of its parts follows it."""
-        found = super().weight(rows)
-        self._chosen_to_a_token = found / int((self.blocks.pieces[list(rows)] > 0).sum())
-        return found
+    def weights(self, rows: Sequence[int]) -> tuple[float, ...]:
+        """Return how many tokens are chosen in some blocks, and how many are judged."""
+        return (*super().weights(rows), float((self.blocks.pieces[list(rows)] > 0).sum()))
 
-    def loss(self, rows: Sequence[int]) -> torch.Tensor:
-        """Return the sum of the generator's losses, and of the discriminator's so weighed that its mean counts 50 times."""
+    def losses(self, rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        """Return the sum of the generator's losses, and 50 times that of the discriminator's."""
         judged = self.judge(rows)
-        return judged.generated.sum() + DISCRIMINATOR_WEIGHT * self._chosen_to_a_token * judged.losses().sum()
+        return judged.generated.sum(), DISCRIMINATOR_WEIGHT * judged.losses().sum()
 
     def evaluate(self, poll: Callable[[], None]) -> dict[str, float]:
         """Return ``loss``, the generator's ``perplexity``, and ``token_accuracy``, the share of tokens that are told right."""

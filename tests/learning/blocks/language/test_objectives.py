@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from learning.tiny_language import KINDS, MASKED, blocks_for, examples_for, load
+from learning.tiny_language import KINDS, MASKED, blocks_for, examples_for, load, loss_of
 from transfer_learning.blocks.language.model import LanguageModel
 from transfer_learning.blocks.language.objectives import (
     LanguageExamples,
@@ -120,8 +120,8 @@ def test_the_masked_loss_is_that_of_transformers_on_each_document_alone(tmp_path
             total += count * language.model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=wanted).loss.item()
 
     assert blocks.pieces.max() > 1
-    assert examples.weight(rows) == len(drawn.targets)
-    assert examples.loss(rows).item() == pytest.approx(total, rel=1e-5)
+    assert examples.weights(rows) == (len(drawn.targets),)
+    assert examples.losses(rows)[0].item() == pytest.approx(total, rel=1e-5)
 
 
 def test_the_causal_loss_is_that_of_transformers_on_each_document_alone(tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_the_causal_loss_is_that_of_transformers_on_each_document_alone(tmp_path
         count += ids.shape[1] - 1
 
     assert blocks.pieces.max() > 1
-    assert examples.weight(rows) == count
-    assert examples.loss(rows).item() == pytest.approx(total, rel=1e-5)
+    assert examples.weights(rows) == (count,)
+    assert examples.losses(rows)[0].item() == pytest.approx(total, rel=1e-5)
 
 
 def documents(blocks: Blocks, ids: np.ndarray, labels: np.ndarray):
@@ -155,9 +155,9 @@ def test_only_what_is_predicted_is_decoded(tmp_path: Path, kind: str) -> None:
     decoded: list[torch.Size] = []
     language.model.get_output_embeddings().register_forward_hook(lambda _module, _inputs, output: decoded.append(output.shape))
 
-    examples.loss([0, 1])
+    examples.losses([0, 1])
 
-    assert decoded == [(int(examples.weight([0, 1])), len(language.tokenizer))]
+    assert decoded == [(int(examples.weights([0, 1])[0]), len(language.tokenizer))]
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
@@ -175,9 +175,9 @@ def test_blocks_one_by_one_give_the_gradient_of_all_at_once(tmp_path: Path, kind
 def gradient(examples: LanguageExamples, batches: list[list[int]]) -> dict[str, torch.Tensor]:
     model = examples.language.model
     model.zero_grad()
-    weight = examples.weight([row for rows in batches for row in rows])
+    every = [row for rows in batches for row in rows]
     for rows in batches:
-        (examples.loss(rows) / weight).backward()
+        loss_of(examples, rows, every).backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
@@ -207,8 +207,7 @@ def test_the_loss_of_pairs_is_that_of_transformers(tmp_path: Path, kind: str, se
     ).loss
 
     assert set(blocks.labels) == {0, 1}
-    weight = examples.weight(rows)
-    assert examples.loss(rows).item() / weight == pytest.approx(expected.item(), rel=1e-5)
+    assert loss_of(examples, rows).item() == pytest.approx(expected.item(), rel=1e-5)
     assert examples.evaluate(lambda: None)["loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -229,7 +228,7 @@ def test_perplexity_is_the_exponential_of_the_mean_loss(tmp_path: Path) -> None:
 
     found = examples.evaluate(lambda: None)
 
-    assert found["loss"] == pytest.approx(examples.loss(rows).item() / examples.weight(rows), rel=1e-5)
+    assert found["loss"] == pytest.approx(loss_of(examples, rows).item(), rel=1e-5)
     assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from learning.tiny_language import blocks_for, load
+from learning.tiny_language import blocks_for, load, loss_of
 from transfer_learning.blocks.language.model import LanguageModel
 from transfer_learning.blocks.language.objectives import masked, vocabulary_of
 from transfer_learning.blocks.language.replaced_token import ALL_HIDDEN, ReplacedExamples
@@ -78,8 +78,7 @@ def test_the_loss_is_the_generators_of_transformers_and_50_times_the_discriminat
             told += ids_.numel() * model(input_ids=ids_, attention_mask=torch.ones_like(ids_), labels=flag_).loss.item()
 
     expected = generated / len(drawn.targets) + 50 * told / examples.blocks.tokens
-    weight = examples.weight(rows)
-    assert examples.loss(rows).item() / weight == pytest.approx(expected, rel=1e-5)
+    assert loss_of(examples, rows).item() == pytest.approx(expected, rel=1e-5)
     assert examples.evaluate(lambda: None)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -112,9 +111,8 @@ def test_blocks_one_by_one_give_the_gradient_of_all_at_once(examples: ReplacedEx
     def gradient(batches: list[list[int]]) -> dict[str, torch.Tensor]:
         model = examples.language.model
         model.zero_grad()
-        weight = examples.weight(rows)
         for batch in batches:
-            (examples.loss(batch) / weight).backward()
+            loss_of(examples, batch, rows).backward()
         return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
     whole, parts = gradient([rows]), gradient([[row] for row in rows])

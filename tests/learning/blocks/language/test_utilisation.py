@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from learning.tiny_language import KINDS, blocks_for, examples_for, load
+from learning.tiny_language import KINDS, blocks_for, examples_for, load, loss_of
 from transfer_learning.blocks.language.utilisation import ceiling, training_flops
 
 
@@ -16,9 +16,9 @@ def test_the_operations_are_those_that_torch_counts(tmp_path: Path, kind: str) -
     language.model.set_attn_implementation("eager")  # whose products are counted one by one
 
     with FlopCounterMode(display=False) as counter:
-        examples.loss([0, 1]).backward()
+        loss_of(examples, [0, 1]).backward()
 
-    ours = 2 * training_flops(language, examples.blocks.length, examples.weight([0, 1]) / 2)
+    ours = 2 * training_flops(language, examples.blocks.length, examples.weights([0, 1])[0] / 2)
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
