@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 Hashes = npt.NDArray[np.bytes_]
 """One 32-byte digest for each row, dtype ``S32``: sorts and compares as unsigned bytes."""
@@ -19,6 +21,22 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def texts_digest(files: Iterable[Path], columns: Sequence[str]) -> str:
+    """Return the SHA-256, in hex, over row keys and texts: neither the other columns, such as labels, nor the parts change it.
+
+    Args:
+        files: a snapshot's Parquet parts.
+        columns: names of the texts; one that a part lacks counts as missing in its rows.
+    """
+    rows: list[bytes] = []
+    for path in files:
+        for batch in pq.ParquetFile(path).iter_batches(columns=["_row_key", *columns]):
+            for row in batch.to_pylist():
+                texts = [row.get(column) for column in columns]
+                rows.append(hashlib.sha256(row["_row_key"] + json.dumps(texts, default=str).encode()).digest())
+    return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
 
 
 def in_shard(hashes: Hashes, shard: Sequence[int]) -> npt.NDArray[Any]:

@@ -34,16 +34,18 @@ class Workplace:
 
     def __init__(self, folder):
         self.folder, self.base = folder, write_base(folder / "base")
-        rows = headlines(120, seed=1) + [row | {"topic": ""} for row in headlines(60, seed=2, first_id=500)]
         self.pulled = {
             "name": "news",
-            "source": write_csv(folder / "news.csv", rows),
+            "source": write_csv(folder / "news.csv", self.rows()),
             "task": {"text": "headline", "label": "topic", "id": "id"},
             "split": {"test": 0.4, "validation": 0.1},
             "unlabelled": "keep",
         }
         self.dataset, _ = Task().run(PullDatasetOperator(task_id="pull", spec=self.pulled))
         self.model, _ = Task().run(self.pretrain())
+
+    def rows(self):
+        return headlines(120, seed=1) + [row | {"topic": ""} for row in headlines(60, seed=2, first_id=500)]
 
     def pretrain(self, **options):
         return PretrainOperator(
@@ -94,6 +96,19 @@ def test_the_same_pretraining_again_is_found_and_nothing_runs(workplace, run_id)
 
     assert again == workplace.model
     assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(("change", "same"), [({"topic": "sport"}, True), ({"headline": "another text"}, False)])
+def test_a_text_counts_and_a_label_does_not(workplace, change, same):
+    *others, last = workplace.rows()
+    rows = [*others, last | change]
+    changed = workplace.pulled | {"source": write_csv(workplace.folder / "changed.csv", rows)}
+    dataset, _ = Task().run(PullDatasetOperator(task_id="pull", spec=changed))
+
+    found, _ = Task().run(workplace.pretrain(dataset=dataset))
+
+    assert dataset["digest"] != workplace.dataset["digest"]
+    assert (found["version"] == workplace.model["version"]) is same
 
 
 def test_fine_tuning_starts_from_it_and_its_text_counts_in_the_ledger(workplace, store, tmp_path):

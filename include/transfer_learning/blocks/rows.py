@@ -98,7 +98,7 @@ def read_rows(
         BadInput: no part, no row, a part that cannot be read, a missing column, a text or label of a wrong type, or an empty one.
     """
     sliced = tuple(dict.fromkeys((*task.slices, *slices)))
-    wanted = [task.text, *([task.text_pair] if task.text_pair else []), *([task.label] if labelled else []), *sliced]
+    wanted = [*task.texts(), *([task.label] if labelled else []), *sliced]
     table = _read_parts(folders, list(dict.fromkeys([*wanted, *KEYS, *(["_input_hash"] if hashed else [])])), role)
     if not table.num_rows:
         raise BadInput("NO_ROWS", f"{role} has no row", "pull data that has some", file=folders[0] if folders else role)
@@ -158,7 +158,7 @@ def read_texts(path: Path, task: TaskSpec, rows: int) -> Iterator[tuple[Hashes, 
     Raises:
         BadInput: a part that cannot be read, a missing column, or a text that is missing or of a wrong type.
     """
-    columns = [task.text, *([task.text_pair] if task.text_pair else []), "_input_hash"]
+    columns = [*task.texts(), "_input_hash"]
     try:
         _require(columns, pq.read_schema(path).names, path)
         for batch in pq.ParquetFile(path).iter_batches(batch_size=rows, columns=columns):

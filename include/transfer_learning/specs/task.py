@@ -37,6 +37,10 @@ class TaskSpec(Settings):
             what = f"TaskSpec.label is {self.label!r}, which is a text too: the answer would stand in the question"
             raise BadInput("BAD_SETTING", what, "name the column of the labels")
 
+    def texts(self) -> tuple[str, ...]:
+        """Return the columns of one or two texts."""
+        return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
+
     def columns(self) -> tuple[str, ...]:
         """Return the columns of all roles, each once, in a fixed order."""
         named = (self.id, self.text, self.text_pair, self.label, self.group, self.time, *self.slices)

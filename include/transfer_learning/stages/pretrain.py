@@ -40,7 +40,9 @@ from transfer_learning.blocks.language.sentences import pair_up, sentence_lists
 from transfer_learning.blocks.language.tokenizer_training import train_tokenizer, wrapped
 from transfer_learning.blocks.model_folder import write_ledger
 from transfer_learning.blocks.passport import facts, license_of
+from transfer_learning.blocks.rows import part_files
 from transfer_learning.errors import BadInput, Stopped
+from transfer_learning.hashes import texts_digest
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import PretrainSpec, TaskSpec
 from transfer_learning.specs.architectures import FAMILIES
@@ -75,9 +77,11 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> dict[st
     """
     started = time.monotonic()
     task = spec.task or TaskSpec()
-    corpus = read_corpus({role: inputs.get(role, ()) for role in ROLES}, task)
+    folders = [folder for role in ROLES for folder in inputs.get(role, ())]
+    corpus = read_corpus(folders, task, role=" and ".join(ROLES))
     run.numerics |= numerics.choose(spec.precision, run)
-    start = _start(spec, inputs, corpus, run)
+    rows = texts_digest(part_files(folders), task.texts())
+    start = _start(spec, inputs, corpus, rows, run)
     notes = numerics.repeat(start.snapshot.facts["numerics"], run, spec.resume_elsewhere) if start.snapshot else []
     language = start.language
     length = _block_length(spec, language)
@@ -90,7 +94,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> dict[st
     if spec.sentences is None:
         refuse_less_than_one(training.blocks)
     held_out = inputs.get("validation", ())
-    validation = examples(read_corpus({"validation": held_out}, task)) if any(map(_has_parts, held_out)) else None
+    validation = examples(read_corpus(held_out, task, role="validation")) if any(map(_has_parts, held_out)) else None
     plan = resolve(spec, len(training.blocks), new_head=language.new_head)
     checkpoints = checkpoint.Checkpoints(run, start.identity, spec.checkpoint_seconds)
     pretraining = Pretraining(language, training, validation, spec, plan, run, checkpoints, start.snapshot, start.kept)
@@ -108,16 +112,16 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> dict[st
     }
     longest = length if spec.architecture else language.max_length
     write(out / "model", language, longest, passport)
-    write_ledger(out / "ledger.parquet", corpus.parts)
+    write_ledger(out / "ledger.parquet", [corpus.rows])
     return metrics
 
 
-def _start(spec: PretrainSpec, inputs: Inputs, corpus: Corpus, run: Run) -> Started:
+def _start(spec: PretrainSpec, inputs: Inputs, corpus: Corpus, rows: str, run: Run) -> Started:
     """Load the base, or build the architecture with a tokenizer of its own: that of the checkpoint, or a new one."""
     poll = _poll(run)
     identity = {
         "spec": hashlib.sha256(canonical_json(spec.canonical()).encode()).hexdigest(),
-        "rows": corpus.digest(),
+        "rows": rows,
         "numerics": str(NUMERICS_VERSIONS["pretrain"]),
     }
     if spec.architecture is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,23 +11,28 @@ from airflow_transfer_learning.operators.base import with_task
 from airflow_transfer_learning.operators.training import TrainingOperator
 from transfer_learning.bases import BaseModel
 from transfer_learning.errors import BadInput
+from transfer_learning.hashes import texts_digest
 from transfer_learning.identity import fingerprint
 from transfer_learning.refs import DatasetRef
-from transfer_learning.specs import PretrainSpec, check_name
+from transfer_learning.specs import PretrainSpec, TaskSpec, check_name
 from transfer_learning.store import Store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-READ = ("train", "unlabelled-train", "validation")
-"""Folders of a snapshot that a pretraining reads; a test row stays one also while it has no label."""
+READ = {
+    "train": ("train",),
+    "unlabelled": ("unlabelled-train",),
+    "validation": ("validation", "unlabelled-validation"),
+}
+"""Folders of a snapshot that a pretraining reads, by role; a test row stays one also while it has no label."""
 
 
 class PretrainOperator(TrainingOperator):
     """Pretrain a language model in a child process and publish it as a new version, from which a fine-tuning can start.
 
     It reads the text of the training rows, labelled or not, and that of the validation rows for the perplexity alone. Where the
-    same settings, text and base were published before, that version is returned and nothing runs.
+    same settings, text and base were published before, that version is returned and nothing runs: also where rows got labels.
 
     Args:
         spec: a ``PretrainSpec`` or a dict of its fields.
@@ -54,9 +59,12 @@ class PretrainOperator(TrainingOperator):
             manifest = store.datasets.manifest(dataset.name, dataset.digest)
             spec: PretrainSpec = with_task(self.merged_spec(), manifest)
             model, base = self.model_name(), self.fetch_start(store, context, spec, work / "base")
-            key = fingerprint("pretrain", spec, text_digests(manifest) | ({"base": base.digest} if base else {}))
+            text = self.fetch_text(store, dataset, work / "data")
+            key = fingerprint(
+                "pretrain", spec, text_digests(text, spec.task or TaskSpec()) | ({"base": base.digest} if base else {})
+            )
             if (found := self.find(store, model, key)) is None:
-                inputs = self.fetch_text(store, dataset, work / "data") | ({"base": [base.folder]} if base else {})
+                inputs = text | ({"base": [base.folder]} if base else {})
                 found = self.train(store, context, key, spec, inputs, work / "job", self.facts(context, model, base, dataset))
             return dataclasses.replace(found, as_of=self.as_of(context)).to_dict()
 
@@ -87,11 +95,14 @@ class PretrainOperator(TrainingOperator):
 
     def fetch_text(self, store: Store, dataset: DatasetRef, destination: Path) -> dict[str, list[Path]]:
         """Bring the snapshot's text onto this machine; no test row is handed on, whether it has a label or not."""
-        store.datasets.fetch(dataset.name, dataset.digest, destination=destination, splits=READ, cache=self.open_cache())
-        folders = {name.partition("-")[0]: destination / name for name in READ}
-        return {role: [folder] for role, folder in folders.items() if folder.is_dir()}
+        splits = [name for names in READ.values() for name in names]
+        store.datasets.fetch(dataset.name, dataset.digest, destination=destination, splits=splits, cache=self.open_cache())
+        found = {role: [destination / name for name in names if (destination / name).is_dir()] for role, names in READ.items()}
+        return {role: folders for role, folders in found.items() if folders}
 
 
-def text_digests(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the result depends on beside settings and base."""
-    return {role: manifest["split_digests"].get(role, "") for role in ("train", "unlabelled", "validation")}
+def text_digests(inputs: Mapping[str, Sequence[Path]], task: TaskSpec) -> dict[str, str]:
+    """Return what the result depends on beside settings and base: the text that is read, and no label."""
+    files = {role: [path for folder in folders for path in folder.glob("*.parquet")] for role, folders in inputs.items()}
+    read = [*files.get("train", ()), *files.get("unlabelled", ())]
+    return {"train": texts_digest(read, task.texts()), "validation": texts_digest(files.get("validation", ()), task.texts())}

@@ -7,7 +7,7 @@ import pytest
 from learning.stages.pretraining import SCRATCH, Job
 from transfer_learning.stage import NUMERICS_VERSIONS
 
-VERSION = 1
+VERSION = 2
 
 RUNS = {
     "continued": ("bert", {}),

@@ -63,7 +63,7 @@ def resolve_rule(
         # A share is cut only where the source has no such split.
         rule |= {name: 0.0 for name in ("test", "validation") if name in names} | {"given": names}
     if split.key in ("content", "given") and rule["test"] + rule["validation"] > 0:
-        rule[TEXTS] = [task.text] + ([task.text_pair] if task.text_pair else [])  # their hash decides
+        rule[TEXTS] = list(task.texts())  # their hash decides
     refuse_changed_rule(spec.name, rule, standing)
     return rule
 

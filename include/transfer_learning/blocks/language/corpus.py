@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,55 +19,41 @@ LONGEST_PIECE = 100_000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Corpus:
-    """Documents in an order of their own, whatever parts they came in."""
+    """Documents in the order of their row keys, whatever parts they came in and whichever of them have a label."""
 
-    parts: tuple[Rows, ...]
-    """The rows of each role, without labels."""
+    rows: Rows
+    """Without labels."""
     empty: int
     """Documents that were dropped: no text in them."""
 
     def __len__(self) -> int:
-        return sum(len(rows) for rows in self.parts)
+        return len(self.rows)
 
     def documents(self) -> Iterator[str]:
         """Yield every document; the two texts of a pair are one, on two lines."""
-        for rows in self.parts:
-            for place, text in enumerate(rows.texts):
-                yield text if rows.pairs is None else f"{text}\n{rows.pairs[place]}"
-
-    def digest(self) -> str:
-        """Return the sha256 over row keys and texts, in order."""
-        found = hashlib.sha256()
-        for rows in self.parts:
-            for place, (key, text) in enumerate(zip(rows.row_keys, rows.texts, strict=True)):
-                pair = "" if rows.pairs is None else rows.pairs[place]
-                found.update(key + hashlib.sha256(f"{len(text)} {text} {pair}".encode()).digest())
-            found.update(b"|")
-        return found.hexdigest()
+        for place, text in enumerate(self.rows.texts):
+            yield text if self.rows.pairs is None else f"{text}\n{self.rows.pairs[place]}"
 
 
-def read_corpus(roles: dict[str, Sequence[Path]], task: TaskSpec) -> Corpus:
-    """Read the documents of every role.
+def read_corpus(folders: Sequence[Path], task: TaskSpec, *, role: str = "train") -> Corpus:
+    """Read documents.
 
     Args:
-        roles: folders of Parquet parts by role, such as ``train``; a role without a part adds nothing.
+        folders: of Parquet parts; one without a part adds nothing.
         task: the column roles.
+        role: named in messages.
 
     Raises:
         BadInput: no document, all of them empty, or as ``rows.read_rows``.
     """
-    found, rows_read = [], 0
-    for role, folders in roles.items():
-        if count := _rows_in(folders):
-            rows_read += count
-            found.append(read_rows(folders, task, role=role, labelled=False, blank="drop"))
-    corpus = Corpus(tuple(rows for rows in found if len(rows)), rows_read - sum(len(rows) for rows in found))
-    if not rows_read:
-        raise BadInput("NO_ROWS", f"{' and '.join(roles)}: no document", "pull data that has some")
-    if not corpus.parts:
-        what = f"all {rows_read} documents are empty"
+    count = _rows_in(folders)
+    if not count:
+        raise BadInput("NO_ROWS", f"{role}: no document", "pull data that has some")
+    rows = read_rows(folders, task, role=role, labelled=False, blank="drop")
+    if not len(rows):
+        what = f"all {count} documents are empty"
         raise BadInput("NO_TEXT", what, "name the column of the text in the task", column=task.text)
-    return corpus
+    return Corpus(rows, count - len(rows))
 
 
 def _rows_in(folders: Sequence[Path]) -> int:
