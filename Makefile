@@ -31,7 +31,7 @@ airflow: $(STAMP) ## Airflow's UI with the DAGs, the plugin and the demo's data 
 	@$(BIN)/python -m demo --text $(or $(TEXT),headlines) --serve
 
 test: $(STAMP) ## The tests, under 15 minutes.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not live and not full and not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "not live and not full and not gpu"
 
 test-live: $(STAMP) ## The tests on real Airflow processes, about 9 minutes: the demo, and every way to kill a task.
 	@$(BIN)/python -m pytest -q -m live
