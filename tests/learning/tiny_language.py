@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
-from learning.tiny_model import WORDS, enlarge, write_base
+from learning.tiny_model import write_base
 from transfer_learning.blocks.language.model import LanguageModel, from_base
 from transfer_learning.blocks.language.objectives import LanguageExamples, frame_of, masked, next_token, vocabulary_of
 from transfer_learning.blocks.language.packing import Blocks, pack
@@ -19,28 +17,9 @@ KINDS = (*MASKED, "gpt2")
 LENGTH = 40
 
 
-def write_language_base(folder: Path, kind: str) -> Path:
-    """Write a headless base of any kind."""
-    if kind != "gpt2":
-        return write_base(folder, kind)
-    folder.mkdir(parents=True)
-    words = ("<|endoftext|>", *WORDS[5:])
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<|endoftext|>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
-    PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=48, **names).save_pretrained(folder)
-    torch.manual_seed(7)
-    model = GPT2Model(
-        GPT2Config(vocab_size=len(words), n_positions=48, n_embd=16, n_layer=3, n_head=2, bos_token_id=0, eos_token_id=0)
-    )
-    enlarge(model)
-    model.save_pretrained(folder)
-    return folder
-
-
 def load(folder: Path, kind: str, sentences: str | None = None, objective: str | None = None) -> LanguageModel:
     """Write and load a tiny language model, without dropout."""
-    base = write_language_base(folder / kind, kind)
+    base = write_base(folder / kind, kind)
     language = from_base(base, objective or ("causal_lm" if kind == "gpt2" else "masked_lm"), 0, sentences)
     language.model.eval()
     return language

@@ -14,6 +14,7 @@ from transformers import (
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
+    GPT2Config,
     PreTrainedTokenizerFast,
     RobertaConfig,
 )
@@ -29,6 +30,7 @@ TOPICS = {
 FILLERS = ("the", "a", "on", "new", "old", "big", "says", "in")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (*SPECIAL, *FILLERS, *(word for words in TOPICS.values() for word in words))
+END = "<|endoftext|>"
 POSITIONS = 48
 
 SHARED = {"vocab_size": len(WORDS), "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "pad_token_id": 0}
@@ -40,13 +42,16 @@ CONFIGS = {
     "distilbert": DistilBertConfig(
         vocab_size=len(WORDS), dim=16, n_heads=2, hidden_dim=32, n_layers=3, max_position_embeddings=POSITIONS, pad_token_id=0
     ),
+    "gpt2": GPT2Config(
+        vocab_size=len(WORDS), n_embd=16, n_head=2, n_inner=32, n_layer=3, n_positions=POSITIONS, bos_token_id=0, eos_token_id=0
+    ),
 }
 
 
 def write_base(folder: Path, kind: str = "bert") -> Path:
     """Write a headless base model with tokenizer, as ``save_pretrained`` does."""
     folder.mkdir(parents=True)
-    write_tokenizer(folder)
+    write_tokenizer(folder, kind=kind)
     torch.manual_seed(7)
     model = AutoModel.from_config(CONFIGS[kind])
     enlarge(model)
@@ -62,9 +67,15 @@ def enlarge(model: torch.nn.Module) -> None:
                 parameter.normal_(0, 0.3)
 
 
-def write_tokenizer(folder: Path, extra: int = 0) -> None:
-    """Write a word tokenizer; ``extra`` words are more than the models embed."""
+def write_tokenizer(folder: Path, extra: int = 0, kind: str = "bert") -> None:
+    """Write a word tokenizer; ``extra`` words are more than the models embed. GPT-2's knows no padding and frames nothing."""
     words = (*WORDS, *(f"extra{i}" for i in range(extra)))
+    if kind == "gpt2":
+        plain = Tokenizer(models.WordLevel({word: i for i, word in enumerate((END, *words[1:]))}, unk_token=END))
+        plain.pre_tokenizer = pre_tokenizers.Whitespace()
+        names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END)
+        PreTrainedTokenizerFast(tokenizer_object=plain, model_max_length=POSITIONS, **names).save_pretrained(folder)
+        return
     inner = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     inner.normalizer = normalizers.Lowercase()
     inner.pre_tokenizer = pre_tokenizers.Whitespace()

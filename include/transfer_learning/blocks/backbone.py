@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.masking_utils import create_bidirectional_mask
+from transformers.masking_utils import causal_mask_function, create_bidirectional_mask
 
 from transfer_learning.errors import BadInput, nearest
 
@@ -25,17 +25,25 @@ class Architecture:
     """Where the parts of one architecture of ``transformers`` lie."""
 
     layers: Callable[[Any], Sequence[nn.Module]]
-    """The encoder's layers in the order they run; a module that stands twice shares its weights."""
+    """The layers in the order they run; a module that stands twice shares its weights."""
     head_keys: tuple[str, ...]
     """First part of the names of the classification head, below the model with a head."""
     classify: Callable[[Any, torch.Tensor], torch.Tensor]
-    """(model with head, first token's states (rows, 1, width)) -> logits."""
-    query_and_value: tuple[str, str] = ("query", "value")
-    """Last part of the names of the attention's query and value."""
+    """(model with head, the states of the token it sees (rows, 1, width)) -> logits."""
+    causal: bool = False
+    """A token sees nothing to its right, so the head sees a row's last token; otherwise it sees the first."""
+    query_and_value: tuple[str, ...] = ("query", "value")
+    """Last part of the names of the attention's query and value; a single name where they are one weight."""
     output: str = "classifier"
     """The head's last layer, with one row of weights for each label."""
+    embeddings: Callable[[Any], Sequence[nn.Module]] = lambda m: [m.embeddings]
+    """What makes states of tokens; block 0."""
+    embed: Callable[[Any, Batch], torch.Tensor] = lambda m, inputs: m.embeddings(**inputs)
+    """(model, batch without its mask) -> states."""
     projection: Callable[[Any], nn.Module | None] = lambda _: None
     """What brings narrow embeddings to the encoder's width; part of block 0."""
+    final_norm: Callable[[Any], nn.Module | None] = lambda _: None
+    """What normalises the states behind the last layer; part of the last block."""
     reserved_positions: Callable[[Any], int] = lambda _: 0
     """Position embeddings that no token can take."""
     stack: Callable[[Any], nn.ModuleList | None] = lambda m: m.encoder.layer
@@ -60,6 +68,16 @@ def _albert_head(model: Any, states: torch.Tensor) -> torch.Tensor:
 
 def _distilbert_head(model: Any, states: torch.Tensor) -> torch.Tensor:
     return model.classifier(model.dropout(torch.relu(model.pre_classifier(states[:, 0]))))  # type: ignore[no-any-return]
+
+
+def _gpt2_embed(model: Any, inputs: Batch) -> torch.Tensor:
+    ids = inputs["input_ids"]
+    positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+    return model.drop(model.wte(ids) + model.wpe(positions))  # type: ignore[no-any-return]
+
+
+def _gpt2_head(model: Any, states: torch.Tensor) -> torch.Tensor:
+    return model.score(states[:, 0])  # type: ignore[no-any-return]
 
 
 def _own_head(model: Any, states: torch.Tensor) -> torch.Tensor:
@@ -97,6 +115,18 @@ ARCHITECTURES: dict[str, Architecture] = {
         projection=lambda m: m.encoder.embedding_hidden_mapping_in,
         stack=lambda _: None,
     ),
+    "gpt2": Architecture(
+        lambda m: list(m.h),
+        ("score",),
+        _gpt2_head,
+        causal=True,
+        query_and_value=("c_attn",),
+        output="score",
+        embeddings=lambda m: [m.wte, m.wpe, m.drop],
+        embed=_gpt2_embed,
+        final_norm=lambda m: m.ln_f,
+        stack=lambda m: m.h,
+    ),
 }
 """By ``model_type`` of config.json."""
 
@@ -117,11 +147,17 @@ def architecture_of(config: Any) -> Architecture:
     return ARCHITECTURES[kind]
 
 
+def attention_dropout(config: Any) -> float:
+    """Return the share of the attention that training leaves out."""
+    names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+    return next((float(getattr(config, name)) for name in names if hasattr(config, name)), 0.0)
+
+
 class Backbone:
-    """An encoder as ordered blocks.
+    """An encoder, or a decoder that is used as one, as ordered blocks.
 
     Args:
-        encoder: a model of ``transformers`` without a task head, such as ``BertModel``.
+        encoder: a model of ``transformers`` without a task head, such as ``BertModel`` or ``GPT2Model``.
     """
 
     normalisation = "layer_norm"
@@ -135,8 +171,10 @@ class Backbone:
         """The modules of each block."""
 
     def _blocks(self) -> list[list[nn.Module]]:
-        embeddings = [self.encoder.embeddings] + ([self._projection] if self._projection is not None else [])
-        return [embeddings, *([layer] for layer in self.architecture.layers(self.encoder))]
+        final = self.architecture.final_norm(self.encoder)
+        embeddings = [*self.architecture.embeddings(self.encoder), *([self._projection] if self._projection is not None else [])]
+        *lower, top = ([layer] for layer in self.architecture.layers(self.encoder))
+        return [embeddings, *lower, [*top, *([final] if final is not None else [])]]
 
     @property
     def width(self) -> int:
@@ -146,8 +184,7 @@ class Backbone:
     @property
     def attention_dropout(self) -> float:
         """Share of the attention that training leaves out."""
-        config = self.encoder.config
-        return float(getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0)))
+        return attention_dropout(self.encoder.config)
 
     @property
     def has_segments(self) -> bool:
@@ -180,10 +217,15 @@ class Backbone:
         """Cut off what lies above a block; the model that is saved then ends there.
 
         Raises:
-            BadInput: the embeddings alone, which no common library loads as a model.
+            BadInput: the embeddings alone, which no common library loads as a model, or a layer whose states the model would
+                normalise if it ended there.
         """
         if block == 0:
             raise BadInput("NO_LAYER", "a model that ends at its embeddings cannot be published", "name layer 1 or higher")
+        if self.architecture.final_norm(self.encoder) is not None and block < len(self.blocks) - 1:
+            kind = self.encoder.config.model_type
+            what = f"a model of type {kind!r} normalises the states of its last layer: it cannot end at layer {block}"
+            raise BadInput("NO_LAYER", what, f"name layer {len(self.blocks) - 1} or leave it out")
         stack = self.architecture.stack(self.encoder)
         if stack is not None:
             del stack[block:]
@@ -215,19 +257,21 @@ class Backbone:
 
     def _embed(self, batch: Batch) -> torch.Tensor:
         inputs = {name: tensor for name, tensor in batch.items() if name != "attention_mask"}
-        state = self.encoder.embeddings(**inputs)
+        state = self.architecture.embed(self.encoder, inputs)
         if self._projection is not None:
             state = self._projection(state)
-        return state  # type: ignore[no-any-return]
+        return state
 
     def run_from(self, state: torch.Tensor, attention_mask: torch.Tensor, start: int) -> torch.Tensor:
         """Run the blocks from ``start`` on a stored state of block ``start - 1`` and return the last state."""
         return self._layers(state, attention_mask, start, len(self.blocks) - 1)
 
     def _layers(self, state: torch.Tensor, attention_mask: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        mask = create_bidirectional_mask(self.encoder.config, state, attention_mask)
-        for block in self.blocks[first : last + 1]:
-            (layer,) = block
-            output = layer(state, mask)
+        causal = causal_mask_function if self.architecture.causal else None
+        mask = create_bidirectional_mask(self.encoder.config, state, attention_mask, and_mask_function=causal)
+        for layer, *behind in self.blocks[first : last + 1]:
+            output = layer(state, attention_mask=mask)
             state = output[0] if isinstance(output, tuple) else output
+            for module in behind:
+                state = module(state)
         return state

@@ -60,9 +60,12 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
     check_weights(folder)
     quiet_library()
     model, head_labels = _load_model(folder, config, labels, pooling, seed)
-    tokenizer = load_tokenizer(folder, model)
-    reserved = architecture_of(model.config).reserved_positions(model.config)
-    return Base(model, tokenizer, longest_input(model, tokenizer, reserved), head_labels)
+    architecture = architecture_of(model.config)
+    tokenizer = load_tokenizer(folder, model, pads_with_end=architecture.causal)
+    if architecture.causal:
+        # By these the library's own forward finds a row's last token.
+        model.config.pad_token_id, tokenizer.padding_side = tokenizer.pad_token_id, "right"
+    return Base(model, tokenizer, longest_input(model, tokenizer, architecture.reserved_positions(model.config)), head_labels)
 
 
 def quiet_library() -> None:
@@ -72,7 +75,7 @@ def quiet_library() -> None:
 
 
 def read_config(folder: Path) -> Any:
-    """Return the configuration of an encoder.
+    """Return the configuration of a model that can be used as an encoder.
 
     Raises:
         BadInput: as ``read_any_config``, or an architecture we do not have.

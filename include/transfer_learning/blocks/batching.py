@@ -114,6 +114,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, 
     ids: list[np.ndarray[Any, Any]] = []
     kinds: list[np.ndarray[Any, Any]] = []
     lengths: list[int] = []
+    pad = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     for start in range(0, len(texts), CHUNK):
         second = list(pairs[start : start + CHUNK]) if pairs is not None else None
         encoded: Mapping[str, Any] = tokenizer(
@@ -124,10 +125,11 @@ def tokenize(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, 
             return_attention_mask=False,
             return_token_type_ids=segments,
         )
-        lengths.extend(len(row) for row in encoded["input_ids"])
-        ids.extend(np.asarray(row, dtype=np.int32) for row in encoded["input_ids"])
+        # Without special tokens an empty text has none: the padding token, which ends a text in such models, stands for it.
+        rows = [row or [pad] for row in encoded["input_ids"]]
+        lengths.extend(len(row) for row in rows)
+        ids.extend(np.asarray(row, dtype=np.int32) for row in rows)
         if segments:
             kinds.extend(np.asarray(row, dtype=np.int8) for row in encoded["token_type_ids"])
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    pad = tokenizer.pad_token_id
-    return Tokens(np.concatenate(ids), np.concatenate(kinds) if segments else None, starts, 0 if pad is None else pad)
+    return Tokens(np.concatenate(ids), np.concatenate(kinds) if segments else None, starts, pad)

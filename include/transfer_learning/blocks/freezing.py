@@ -102,9 +102,10 @@ def refuse_shared(classifier: TextClassifier) -> None:
 def set_modes(classifier: TextClassifier) -> None:
     """Put what trains in training mode and what is frozen in evaluation mode: no dropout in frozen blocks."""
     classifier.train()
-    for block in classifier.backbone.blocks:
+    for number, block in enumerate(classifier.backbone.blocks):
+        trains = any(parameter.requires_grad for parameter in classifier.backbone.parameters(number))
         for module in block:
-            module.train(any(parameter.requires_grad for parameter in module.parameters()))
+            module.train(trains)
 
 
 def hashes(named: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from transfer_learning.blocks.backbone import Backbone, Batch
-from transfer_learning.blocks.pooling import POOLINGS, pool, pooled_width
+from transfer_learning.blocks.pooling import POOLINGS, last_token, pool, pooled_width
 
 
 class Head(Protocol):
@@ -48,7 +48,7 @@ class PooledHead(nn.Module):
 
 
 class ArchitectureHead:
-    """The classification head of ``AutoModelForSequenceClassification``: it sees the first token.
+    """The classification head of ``AutoModelForSequenceClassification``: it sees the first token, or the last of a causal model.
 
     Args:
         model: the model with its head; the head's weights stay where they are in it.
@@ -58,8 +58,8 @@ class ArchitectureHead:
     def __init__(self, model: Any, backbone: Backbone) -> None:
         self._model, self._architecture = model, backbone.architecture
 
-    def pool(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        return states[:, 0]
+    def pool(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return last_token(states, attention_mask) if self._architecture.causal else states[:, 0]
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         return self._architecture.classify(self._model, features.unsqueeze(1))

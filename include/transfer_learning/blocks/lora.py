@@ -1,12 +1,14 @@
 """Low-rank adapters (Hu et al. 2021), through ``peft``: trained beside frozen weights, merged into them before publishing.
 
 A weight ``W`` of the attention's query and value becomes ``W + alpha / rank * B A``, where ``B`` starts at zero: before the first
-step the model is the base. Only ``A`` and ``B`` train, with the head.
+step the model is the base. Only ``A`` and ``B`` train, with the head. In GPT-2 query, key and value are one weight, with one
+adapter, as in ``peft``.
 """
 
 from __future__ import annotations
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from transfer_learning.blocks.head import TextClassifier
 
@@ -27,10 +29,15 @@ def attach(classifier: TextClassifier, block: int, rank: int, alpha: float, seed
     from peft import LoraConfig, inject_adapter_in_model  # a second that no other strategy needs
 
     backbone = classifier.backbone
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(backbone.architecture.query_and_value))  # type: ignore[arg-type]
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        target_modules=list(backbone.architecture.query_and_value),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in backbone.encoder.modules()),
+    )
     torch.manual_seed(seed)
     # A layer that stands twice shares its weights, and then its adapters too.
-    for layer in {id(module): module for modules in backbone.blocks[block:] for module in modules}.values():
+    for layer in {id(layer): layer for layer, *_ in backbone.blocks[block:]}.values():
         inject_adapter_in_model(config, layer)
 
 

@@ -30,11 +30,16 @@ def pool(states: torch.Tensor, attention_mask: torch.Tensor, pooling: str, *, no
     return functional.normalize(vectors, dim=-1) if normalize else vectors
 
 
+def last_token(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Return the state of each row's last own token, (rows, width); arguments as for ``pool``."""
+    return states[torch.arange(len(states), device=states.device), attention_mask.sum(dim=1) - 1]
+
+
 def _pool(states: torch.Tensor, attention_mask: torch.Tensor, kind: str) -> torch.Tensor:
     if kind == "cls":
         return states[:, 0]
     if kind == "last_token":
-        return states[torch.arange(len(states), device=states.device), attention_mask.sum(dim=1) - 1]
+        return last_token(states, attention_mask)
     mask = attention_mask.unsqueeze(-1).to(torch.float32)
     if kind == "max":
         return states.masked_fill(mask == 0, -torch.inf).amax(dim=1)

@@ -60,7 +60,8 @@ def check_configs(folder: Path) -> dict[str, Any]:
     labels = values.get("id2label")
     if not isinstance(labels, (dict, type(None))):
         raise BadInput("BAD_CONFIG", "id2label is no table of labels", "copy the model again", file=path)
-    for key, most in (("num_labels", MOST_LABELS), ("num_hidden_layers", MOST_LAYERS), ("n_layers", MOST_LAYERS)):
+    layers = dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer"), MOST_LAYERS)
+    for key, most in ({"num_labels": MOST_LABELS} | layers).items():
         count = values.get(key, 1)
         if count is not None and not (isinstance(count, int) and 0 < count <= most):
             what = f"{key} is {str(count)[:40]!r}, expected 1 to {most}"

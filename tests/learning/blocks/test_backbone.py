@@ -8,7 +8,7 @@ import torch
 from learning.tiny_model import CONFIGS, write_base
 from transfer_learning.blocks import freezing
 from transfer_learning.blocks.base_model import Base, load_base
-from transfer_learning.blocks.batching import tokenize
+from transfer_learning.blocks.batching import padded, tokenize
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.errors import BadInput
 
@@ -42,6 +42,42 @@ def test_running_from_a_stored_state_gives_the_same_as_running_through(base: Bas
         for split in range(1, len(backbone.blocks)):
             stored = backbone.run(batch, until=split - 1)
             assert torch.equal(backbone.run_from(stored, batch["attention_mask"], split), whole)
+
+
+def test_the_state_behind_each_block_is_the_librarys_own(base: Base) -> None:
+    classifier = TextClassifier(base.model, 3, "architecture").eval()
+    batch, everywhere = batch_of(base, classifier), range(len(classifier.backbone.blocks))
+
+    with torch.inference_mode():
+        found = classifier.backbone.states(batch, everywhere)
+        theirs = base.model(**batch, output_hidden_states=True).hidden_states
+
+    assert all(torch.equal(ours, state) for ours, state in zip(found, theirs, strict=True))
+
+
+def test_only_gpt2_sees_nothing_to_its_right(base: Base) -> None:
+    classifier = TextClassifier(base.model, 3, "mean").eval()
+    batch = batch_of(base, classifier)
+    changed = batch | {"input_ids": batch["input_ids"].clone()}
+    changed["input_ids"][1, 4] += 1
+
+    with torch.inference_mode():
+        before, after = classifier.backbone.run(batch)[1], classifier.backbone.run(changed)[1]
+
+    assert torch.equal(before[:4], after[:4]) == (base.model.config.model_type == "gpt2")
+    assert not torch.equal(before[4:], after[4:])
+
+
+def test_a_row_gives_the_same_beside_shorter_ones_as_alone(base: Base) -> None:
+    classifier = TextClassifier(base.model, 3, "concat").eval()
+    texts = ["a new market price in the bank " * 2, "star " * 9]
+    tokens = tokenize(base.tokenizer, texts, None, 48, segments=classifier.backbone.has_segments)
+    assert padded(tokens.lengths[0]) == padded(tokens.lengths[1]) == 16
+
+    with torch.inference_mode():
+        beside = classifier.features(tokens.batch([0, 1]))
+
+        assert torch.equal(beside, torch.cat([classifier.features(tokens.batch([row])) for row in (0, 1)]))
 
 
 def test_there_is_a_block_for_the_embeddings_and_one_for_each_layer(base: Base) -> None:
@@ -81,6 +117,39 @@ def test_frozen_blocks_run_without_dropout_and_trained_ones_with_it(tmp_path: Pa
     upper = [classifier.backbone.run(batch) for _ in range(2)]
     assert torch.equal(*lower)
     assert not torch.equal(*upper)
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra", "gpt2"])
+@pytest.mark.parametrize("block", [0, 1])
+def test_embeddings_have_dropout_where_they_train(tmp_path: Path, kind: str, block: int) -> None:
+    base = load_base(write_base(tmp_path / "base", kind), LABELS, "mean", seed=0)
+    classifier = TextClassifier(base.model, 3, "mean")
+    batch = batch_of(base, classifier)
+
+    freezing.freeze_below(classifier, block)
+    freezing.set_modes(classifier)
+
+    assert torch.equal(classifier.backbone.run(batch, until=0), classifier.backbone.run(batch, until=0)) == (block == 1)
+
+
+def test_gpt2_can_end_at_its_last_layer_alone(tmp_path: Path) -> None:
+    base = load_base(write_base(tmp_path / "base", "gpt2"), LABELS, "mean", seed=0)
+
+    assert TextClassifier(base.model, 3, "mean", layer="h.2").backbone.width == 16
+    with pytest.raises(
+        BadInput, match=r"^NO_LAYER a model of type 'gpt2' normalises .*: it cannot end at layer 2 — name layer 3 or leave it out"
+    ):
+        TextClassifier(base.model, 3, "mean", layer=2)
+
+
+def test_a_text_without_a_token_is_read_as_the_end_of_one(tmp_path: Path) -> None:
+    base = load_base(write_base(tmp_path / "base", "gpt2"), LABELS, "max", seed=0)
+    classifier = TextClassifier(base.model, 3, "max").eval()
+
+    tokens = tokenize(base.tokenizer, ["", "goal"], None, 48, segments=False)
+
+    assert tokens.lengths == [1, 1]
+    assert torch.isfinite(classifier.features(tokens.batch([0, 1]))).all()
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "cls"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from learning.tiny_model import write_base, write_tokenizer
+from learning.tiny_model import CONFIGS, END, write_base, write_tokenizer
 from transfer_learning.blocks.backbone import architecture_of
 from transfer_learning.blocks.base_model import load_base
 from transfer_learning.errors import BadInput
@@ -72,7 +72,8 @@ def without_tokenizer(folder: Path) -> None:
         (change_config(auto_map={"AutoModel": "evil.Model"}), "REMOTE_CODE.*auto_map"),
         (change_config(text_config={"_attn_implementation": "evil/kernel"}), "REMOTE_CODE.*_attn_implementation"),
         (change_config(_attn_implementation_internal="evil/kernel"), "REMOTE_CODE"),
-        (change_config(model_type="gpt2"), "ARCHITECTURE.*gpt2"),
+        (change_config(model_type="opt"), "ARCHITECTURE.*opt"),
+        (change_config(model_type="gpt2", n_layer=10**9), "BAD_CONFIG.*n_layer is '1000000000'"),
         (change_config(is_decoder=True), "ARCHITECTURE.*decoder"),
         (change_config(hidden_size=32), "WRONG_KEYS.*another shape"),
         (only_pickle, "NO_SAFETENSORS.*pytorch_model.bin"),
@@ -124,12 +125,12 @@ def test_the_head_is_a_function_of_the_seed(tmp_path: Path) -> None:
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "albert"])
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
 @pytest.mark.parametrize("labels", [LABELS, LABELS[::-1], [*LABELS, "new"], ["new", LABELS[1]]])
 def test_a_trained_head_is_kept_by_the_names_of_its_labels(tmp_path: Path, kind: str, labels: list[str]) -> None:
     trained = load_base(write_base(tmp_path / "base", kind), LABELS, "architecture", seed=3).model
     trained.save_pretrained(tmp_path / "published")
-    write_tokenizer(tmp_path / "published")
+    write_tokenizer(tmp_path / "published", kind=kind)
 
     base = load_base(tmp_path / "published", labels, "architecture", seed=4)
 
@@ -144,6 +145,25 @@ def test_a_trained_head_is_kept_by_the_names_of_its_labels(tmp_path: Path, kind:
         n for n, w in trained.named_parameters() if not n.startswith(output) and not torch.equal(w, base.model.get_parameter(n))
     ]
     assert not changed
+
+
+def test_a_tokenizer_without_padding_pads_behind_the_text_with_its_end_token(tmp_path: Path) -> None:
+    folder = write_base(tmp_path / "base", "gpt2")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "left"}))
+
+    base = load_base(folder, LABELS, "architecture", seed=0)
+
+    assert (base.tokenizer.pad_token, base.tokenizer.padding_side) == (END, "right")
+    assert base.model.config.pad_token_id == base.tokenizer.eos_token_id
+    assert len(base.tokenizer) == base.model.config.vocab_size
+
+
+def test_the_masks_that_older_gpt2_files_hold_are_no_weights(tmp_path: Path) -> None:
+    folder = write_base(tmp_path / "base", "gpt2")
+    change_weights(lambda weights: weights.update({"h.0.attn.bias": torch.ones(1, 1, 48, 48).tril()}))(folder)
+
+    assert not load_base(folder, LABELS, "mean", seed=0).head_labels
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])

@@ -15,7 +15,7 @@ from transfer_learning.blocks.batching import tokenize
 from transfer_learning.blocks.head import TextClassifier
 
 WIDTH, LAYERS, LABELS = 16, 3, 3
-KINDS = ("bert", "roberta", "distilbert", "electra", "albert")
+KINDS = ("bert", "roberta", "distilbert", "electra", "albert", "gpt2")
 TEXTS = ["the goal", "a new film on the big star", "profit"]
 
 
@@ -56,6 +56,20 @@ def test_merged_adapters_answer_as_they_did_beside_the_weights(tmp_path: Path, k
     assert torch.allclose(model.features(batch), beside, atol=1e-5)
     assert not torch.allclose(base, beside, atol=1e-2)
     assert [name for name, _ in model.named_parameters()] == names
+
+
+def test_gpt2s_query_key_and_value_are_one_adapted_weight(tmp_path: Path) -> None:
+    model, _ = classifier(tmp_path / "base", "gpt2")
+    before = copy.deepcopy(model.state_dict())
+    lora.attach(model, 2, rank=2, alpha=4, seed=0)
+    trained = sum(p.numel() for name, p in model.named_parameters() if lora.is_adapter(name))
+    disturb(model)
+    lora.merge(model)
+
+    moved = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+
+    assert sorted(moved) == [f"model.h.{layer}.attn.c_attn.weight" for layer in (1, 2)]
+    assert trained == 2 * 2 * (WIDTH + 3 * WIDTH)
 
 
 @pytest.mark.parametrize("rank", [1, 3])

@@ -59,7 +59,7 @@ def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch: p
     assert chosen(tmp_path).dtype is None
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "gpt2"])
 def test_training_on_stored_states_follows_the_plain_path(tmp_path: Path, kind: str) -> None:
     job = Job(tmp_path, rows=40, validation=12, kind=kind)
 

@@ -60,7 +60,7 @@ def test_nothing_is_cut_where_most_words_are_used_or_padding_would_move(ids: tup
     assert embedding.weight.shape == (100, 4)
 
 
-KINDS = ("bert", "roberta", "electra", "albert", "distilbert")
+KINDS = ("bert", "roberta", "electra", "albert", "distilbert", "gpt2")
 BY_BLOCKS = [(kind, "gradual_unfreeze") for kind in KINDS if kind != "albert"]  # its layers share their weights
 
 

@@ -36,9 +36,9 @@ STRATEGIES = {
 }
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_stopped_at_any_step_it_ends_bit_identical(tmp_path: Path, name: str) -> None:
-    job = Job(tmp_path, rows=24, validation=12, contrary=True)
+@pytest.mark.parametrize(("name", "kind"), [*((name, "bert") for name in STRATEGIES), ("gradual_unfreeze", "gpt2")])
+def test_stopped_at_any_step_it_ends_bit_identical(tmp_path: Path, name: str, kind: str) -> None:
+    job = Job(tmp_path, rows=24, validation=12, kind=kind, contrary=True)
     settings = {"batch_size": 8, "micro_batch": 4, **STRATEGIES[name]}
     whole = job.run("whole", **settings)
 

@@ -1,5 +1,6 @@
 """What each strategy trains, when, and at which rates."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def rates(phase: Phase) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("given", "factor"), [("discriminative", 1 / 2.6), (0.5, 0.5)])
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "electra"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "electra", "gpt2"])
 def test_each_block_has_a_share_of_the_rate_above(
     tmp_path: Path, optimizers: list[Phase], given: float | str, factor: float, kind: str
 ) -> None:
@@ -112,8 +113,9 @@ def test_each_block_has_a_share_of_the_rate_above(
     found = rates(phase)
     assert set(found) == set(phase.trained)
     for name, rate in found.items():
-        block = int(name.split(".layer.")[1][0]) + 1 if ".layer." in name else 0
-        head = name.startswith(("model.classifier.", "model.pre_classifier.", "model.bert.pooler."))
+        layer = re.search(r"\.(?:layer|h)\.(\d+)\.", name)
+        block = int(layer[1]) + 1 if layer else BLOCKS - 1 if ".ln_f." in name else 0
+        head = name.startswith(("model.classifier.", "model.pre_classifier.", "model.bert.pooler.", "model.score."))
         assert rate == pytest.approx(3e-3 if head else 1e-3 * factor ** (BLOCKS - 1 - block))
 
 

@@ -26,6 +26,7 @@ POOLED = {
     "earlier_layer": {"strategy": "linear_probe", "layer": "encoder.layer.1", "classifier": "linear_svm"},
     "two_shards": {"strategy": "probe_then_fine_tune", "unfreeze_blocks": 1, "epochs": 1, "pooling": "cls"},
     "full": {"strategy": "full", "pooling": "mean", "epochs": 1},
+    "gpt2_concat": {"strategy": "gradual_unfreeze", "pooling": "concat", "epochs": 1, "kind": "gpt2"},
 }
 
 TRANSFORMERS = """
@@ -33,7 +34,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 for name in names:
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(name), AutoTokenizer.from_pretrained(name)
     rows = [model(**tokenizer(text, truncation=True, return_tensors="pt")).logits.softmax(-1)[0].tolist() for text in texts]
-    found = pipeline("text-classification", model=name, truncation=True)(texts, top_k=None)
+    found = pipeline("text-classification", model=name, truncation=True)(texts, top_k=None, batch_size=3)
     piped = [sorted((entry["label"], entry["score"]) for entry in row) for row in found]
     report(name=name, rows=rows, labels=[model.config.id2label[i] for i in range(3)], piped=piped, length=tokenizer.model_max_length)
 """
@@ -74,8 +75,8 @@ def load_elsewhere(folder: Path, names: list[str], code: str) -> dict[str, dict]
 def publish(folder: Path, wanted: dict[str, dict], code: str) -> tuple[Path, dict[str, dict]]:
     """Publish each model as ``folder/name`` and load all of them elsewhere: starting an interpreter costs more than training."""
     for name, settings in wanted.items():
-        job = Job(folder / f"{name}-job", kind=name if name in CONFIGS else "bert")
-        job.run(**settings)
+        job = Job(folder / f"{name}-job", kind=settings.get("kind", name if name in CONFIGS else "bert"))
+        job.run(**{setting: value for setting, value in settings.items() if setting != "kind"})
         (job.folder / "out" / "model").rename(folder / name)
     return folder, load_elsewhere(folder, list(wanted), code)
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining
 
+from transfer_learning.blocks.backbone import attention_dropout
 from transfer_learning.blocks.base_model import check_weights, load_tokenizer, load_weights, longest_input, quiet_library
 from transfer_learning.blocks.base_model import read_any_config as read_config
 from transfer_learning.blocks.safe_loading import check_files
@@ -114,8 +115,7 @@ class LanguageModel:
     @property
     def attention_dropout(self) -> float:
         """Share of the attention that training leaves out."""
-        names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
-        return next(float(getattr(self.model.config, name)) for name in names if hasattr(self.model.config, name))
+        return attention_dropout(self.model.config)
 
     def states(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the last layer's states, (rows, length, width).

@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertForMaskedLM
 
 from learning.real_news import BASE
-from learning.tiny_language import KINDS, MASKED, blocks_for, load, write_language_base
+from learning.tiny_language import KINDS, MASKED, blocks_for, load
+from learning.tiny_model import write_base, write_tokenizer
 from transfer_learning.blocks.language.model import LOADERS, LanguageModel, from_base, scratch_config
 from transfer_learning.blocks.language.objectives import batch_of
 from transfer_learning.blocks.language.packing import Blocks
@@ -155,7 +156,7 @@ def test_gpt2_needs_no_new_head(tmp_path: Path) -> None:
 
 
 def test_a_head_starts_from_the_seed_and_the_base_stays_its_own(tmp_path: Path) -> None:
-    folder = write_language_base(tmp_path / "base", "bert")
+    folder = write_base(tmp_path / "base", "bert")
 
     first, second, other = (from_base(folder, "masked_lm", seed).model.state_dict() for seed in (0, 0, 1))
 
@@ -200,7 +201,7 @@ def test_a_base_without_a_head_for_pairs_gets_one_and_keeps_what_it_has(tmp_path
 
 @pytest.mark.promise(27)
 def test_an_architecture_without_a_head_for_pairs_is_refused_with_those_that_have_one(tmp_path: Path) -> None:
-    folder = write_language_base(tmp_path / "base", "electra")
+    folder = write_base(tmp_path / "base", "electra")
 
     with pytest.raises(
         BadInput, match="^ARCHITECTURE .*'electra' does not support 'next_sentence' — it is learned by bert, albert"
@@ -213,7 +214,7 @@ def test_an_architecture_without_a_head_for_pairs_is_refused_with_those_that_hav
 def test_an_architecture_that_does_not_learn_the_objective_is_refused_with_those_that_do(
     tmp_path: Path, kind: str, objective: str
 ) -> None:
-    folder = write_language_base(tmp_path / "base", kind)
+    folder = write_base(tmp_path / "base", kind)
 
     with pytest.raises(BadInput) as refusal:
         from_base(folder, objective, seed=0)
@@ -224,9 +225,7 @@ def test_an_architecture_that_does_not_learn_the_objective_is_refused_with_those
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path) -> None:
-    from learning.tiny_model import write_tokenizer
-
-    folder = write_language_base(tmp_path / "base", "bert")
+    folder = write_base(tmp_path / "base", "bert")
     write_tokenizer(folder, extra=3)
 
     with pytest.raises(BadInput, match=r"^TOKENIZER .* the tokenizer has 28 tokens and the model embeds 25"):
