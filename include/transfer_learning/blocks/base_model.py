@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
     Order of initialisation:
     1. a checkpoint of this very job, loaded over what this function returns (``checkpoint.py``);
     2. the base model: every weight it has, and those of its head for the labels that it knows by name;
-    3. from scratch, from ``seed``: the head's weights for new labels, or the whole head, and nothing else.
+    3. from scratch, from ``seed``: the head's weights for new labels, or the whole head, and nothing else. Where all of them
+       are wanted from scratch (``FineTuneSpec.init_from``), ``untrained`` takes the place of this function.
 
     Args:
         folder: with config.json, safetensors weights and tokenizer files.
@@ -60,6 +61,31 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
     check_weights(folder)
     quiet_library()
     model, head_labels = _load_model(folder, config, labels, pooling, seed)
+    return _with_tokenizer(folder, model, head_labels)
+
+
+def untrained(folder: Path, seed: int, labels: Sequence[str] = (), pooling: str = "mean") -> Base:
+    """Return a base model's architecture and tokenizer with random weights, drawn from ``seed`` as the architecture does.
+
+    Args:
+        folder: as of ``load_base``; no tensor of it is read.
+        seed: of every weight.
+        labels: as of ``load_base``.
+        pooling: as of ``load_base``.
+
+    Raises:
+        BadInput: as ``load_base``.
+    """
+    config = read_config(folder)
+    check_files(folder)
+    _set_labels(config, labels)
+    loader = _loader(pooling)
+    _refuse_inflated(loader, config, folder, _is_head)
+    torch.manual_seed(seed)
+    return _with_tokenizer(folder, loader.from_config(config, dtype=torch.float32), [])
+
+
+def _with_tokenizer(folder: Path, model: Any, head_labels: list[str]) -> Base:
     architecture = architecture_of(model.config)
     tokenizer = load_tokenizer(folder, model, pads_with_end=architecture.causal)
     if architecture.causal:
@@ -132,12 +158,9 @@ def check_weights(folder: Path) -> None:
 
 def _load_model(folder: Path, config: Any, labels: list[str], pooling: str, seed: int) -> tuple[Any, list[str]]:
     known = [config.id2label[i] for i in range(config.num_labels)]
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: i for i, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    _set_labels(config, labels)
     wants_head = pooling == "architecture"
-    loader = AutoModelForSequenceClassification if wants_head else AutoModel
-    model, report = load_weights(loader, folder, config, seed, _is_head)
+    model, report = load_weights(_loader(pooling), folder, config, seed, _is_head)
     fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if not wants_head or (known == labels and not fresh):
         return model, labels if wants_head else []
@@ -149,6 +172,16 @@ def _load_model(folder: Path, config: Any, labels: list[str], pooling: str, seed
         return model, shared
     _start_head(model, seed, pretrained_pooler=not any("pooler" in key for key in fresh))
     return model, []
+
+
+def _set_labels(config: Any, labels: Sequence[str]) -> None:
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    config.problem_type = "single_label_classification"
+
+
+def _loader(pooling: str) -> Any:
+    return AutoModelForSequenceClassification if pooling == "architecture" else AutoModel
 
 
 def load_weights(

@@ -60,8 +60,13 @@ def drop_known(rows: Rows, candidate: Sequence[Path], champion: Sequence[Path]) 
     return rows.select(np.flatnonzero(~known)), dropped
 
 
-def in_ledger(rows: Rows, folders: Sequence[Path]) -> NDArray[np.bool_]:
+def in_ledger(rows: Rows, folders: Sequence[Path], by: Sequence[str] = KEYS) -> NDArray[np.bool_]:
     """Return for each row whether one of its keys stands in the ledgers of ``folders``.
+
+    Args:
+        rows: of any split.
+        folders: with ledgers.
+        by: which keys; those of the content also find other rows with the same text.
 
     Raises:
         BadInput: a ledger that cannot be read.
@@ -71,7 +76,7 @@ def in_ledger(rows: Rows, folders: Sequence[Path]) -> NDArray[np.bool_]:
     for path in sorted(path for folder in folders for path in folder.glob("*.parquet")):
         try:
             ledger = pq.read_table(path, columns=list(KEYS))
-            for name in KEYS:
+            for name in by:
                 values = ledger[name].combine_chunks().cast(pa.binary())
                 for keys in ours[name]:
                     found |= pc.is_in(pa.array(keys, pa.binary()), value_set=values).to_numpy(zero_copy_only=False)

@@ -56,7 +56,7 @@ def assemble(
         origin: what it was made of, one sentence each.
     """
     sections = (
-        _yaml(passport["base"], front),
+        _yaml(passport["base"], front, scratch=_from_scratch(passport)),
         f"# {passport.get('model') or title}\n\n{summary}",
         "## Load it\n\n```python\n" + "\n".join(load) + "\n```",
         f"## Data\n\n{data}",
@@ -70,7 +70,16 @@ def assemble(
 
 def base_line(base: Mapping[str, Any]) -> str:
     """Return which base model it is."""
-    return f"Base model: `{base.get('uri') or 'a local folder'}`, digest `{base.get('digest') or 'not given'}`."
+    return f"Base model: {_named(base)}."
+
+
+def _named(base: Mapping[str, Any]) -> str:
+    return f"`{base.get('uri') or 'a local folder'}`, digest `{base.get('digest') or 'not given'}`"
+
+
+def _from_scratch(passport: Mapping[str, Any]) -> bool:
+    """Return whether the base gave its architecture and tokenizer only."""
+    return bool(passport["settings"].get("init_from") == "scratch")
 
 
 def load_lines(passport: Mapping[str, Any]) -> tuple[str, ...]:
@@ -94,13 +103,13 @@ def _front_matter(passport: Mapping[str, Any]) -> dict[str, Any]:
     return lines
 
 
-def _yaml(base: Mapping[str, Any], lines: Mapping[str, Any]) -> str:
+def _yaml(base: Mapping[str, Any], lines: Mapping[str, Any], *, scratch: bool) -> str:
     """Return YAML; every value is written as JSON, which is YAML too, so that no text can break out of its place."""
     uri = str(base.get("uri") or "")
     known = dict(lines)
     if base.get("license"):
         known["license"] = base["license"]
-    if uri.startswith("hf://"):
+    if uri.startswith("hf://") and not scratch:
         known["base_model"] = uri.removeprefix("hf://").partition("@")[0]
     return "---\n" + "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in known.items()) + "\n---"
 
@@ -112,8 +121,9 @@ def _dataset(passport: Mapping[str, Any]) -> dict[str, str]:
 
 def _summary(passport: Mapping[str, Any]) -> str:
     texts = "pairs of texts" if passport["task"].get("text_pair") else "texts"
+    how = "Trained from scratch" if _from_scratch(passport) else "Made by transfer learning"
     return (
-        f"Sorts {texts} into {len(passport['labels'])} classes: {', '.join(passport['labels'])}. Made by transfer learning, "
+        f"Sorts {texts} into {len(passport['labels'])} classes: {', '.join(passport['labels'])}. {how}, "
         f"strategy `{passport['strategy']}`, on inputs of up to {passport['max_length']} tokens; longer ones are cut there."
     )
 
@@ -138,10 +148,13 @@ def _data(passport: Mapping[str, Any]) -> str:
 
 
 def _origin(passport: Mapping[str, Any]) -> list[str]:
-    base, frozen = passport["base"], passport["frozen"]
+    base, frozen, scratch = passport["base"], passport["frozen"], _from_scratch(passport)
     lines = [base_line(base)]
+    if scratch:
+        lines = [f"Random weights, drawn from seed {passport['settings']['seed']}; architecture and tokenizer: {_named(base)}."]
     if frozen["tensors"]:
-        lines.append(f"{frozen['tensors']} tensors were frozen; their hashes are those of the base model.")
+        whose = "those that were drawn" if scratch else "those of the base model"
+        lines.append(f"{frozen['tensors']} tensors were frozen; their hashes are {whose}.")
     if known := base.get("head_labels"):
         new = [label for label in passport["labels"] if label not in known]
         for_which = f"for {', '.join(known)}; new in it: {', '.join(new)}" if new else "for the same labels"

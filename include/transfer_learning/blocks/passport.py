@@ -35,6 +35,8 @@ def facts(stage: str, spec: Settings, task: TaskSpec, run: Run) -> dict[str, Any
 def settings(spec: FineTuneSpec, plan: Plan, max_length: int, mixture: Mixture | None) -> dict[str, Any]:
     """Return the settings as they were used, chosen or given."""
     used = {name: getattr(plan, name) for name in ("strategy", "pooling", "batch_size")} | {"init_from": spec.init_from}
+    if spec.train_rows is not None:
+        used["train_rows"] = f"{spec.train_rows:,}, drawn by seed"
     used["replay"] = "all rows" if mixture is None else f"{spec.replay:g}: {mixture}"
     if spec.strategy != "linear_probe":
         used |= {"epochs": plan.epochs, "backbone_lr": plan.backbone_lr, "unfreeze_blocks": spec.unfreeze_blocks or "all"}

@@ -19,12 +19,16 @@ class FineTuneSpec(Settings):
     """Every weight; only a new head; the head first, then head and top blocks; head and top blocks at once; the head first, then
     one more block with each epoch, from the top (Howard & Ruder 2018); or the head and low-rank adapters of the attention (Hu et
     al. 2021), which are merged into the published weights."""
-    init_from: Literal["base", "latest", "champion"] = "base"
+    init_from: Literal["base", "latest", "champion", "scratch"] = "base"
     """Where training starts: the base model on all rows, which does not drift, or the model's own newest or live version; the
-    base where there is none yet."""
+    base where there is none yet. ``scratch`` takes the base's architecture and tokenizer and draws every weight from the seed:
+    what a claim of transfer is measured against (He, Girshick & Dollar 2018)."""
     replay: float | None = None
     """Share of the training rows that are older ones, drawn by seed: rows that the starting version was trained on, and rows of
     the operator's ``replay`` dataset. All other rows of the dataset train. None takes every row of the dataset."""
+    train_rows: int | None = None
+    """Learn from so many of the training rows only, as a learning curve asks: drawn by row key and seed, each label with its
+    share and at least one row; a larger draw holds every smaller one. Validation rows all stay. None takes every row."""
     task: TaskSpec | None = None
     """Column roles; None takes the dataset's."""
     unfreeze_blocks: int | None = None
@@ -76,7 +80,7 @@ class FineTuneSpec(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` is bf16 where the processor multiplies it natively, else fp32."""
     seed: int = 0
-    """Decides order, initial head and dropout."""
+    """Decides order, initial head, dropout, and what is drawn."""
     micro_batch: int | None = dataclasses.field(default=None, metadata=NOT_IN_FINGERPRINT)
     """Rows to one forward pass; None starts at the batch size and halves when memory runs out."""
     state_cache: Literal["auto", "on", "off"] = dataclasses.field(default="auto", metadata=NOT_IN_FINGERPRINT)
@@ -100,6 +104,7 @@ class FineTuneSpec(Settings):
             "max_length",
             "micro_batch",
             "unfreeze_blocks",
+            "train_rows",
         )
         also = ("max_grad_norm", "patience", "checkpoint_seconds", "state_cache_gb", "lora_rank", "lora_alpha")
         for name in (*positive, *also):
@@ -110,10 +115,23 @@ class FineTuneSpec(Settings):
             raise BadInput("BAD_SETTING", "FineTuneSpec.weight_decay must be 0 or more, and warmup at least 0 and below 1")
         if self.replay is not None and not 0 <= self.replay < 1:
             raise BadInput("BAD_SETTING", f"FineTuneSpec.replay must be at least 0 and below 1, found {self.replay}")
+        self._check_rows()
         self._check_rates()
         self._check_blocks()
         self._refuse_foreign("linear_probe", "layer", "normalize", "classifier")
         self._refuse_foreign("lora", "lora_rank", "lora_alpha")
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether training goes on from the model's own version, where there is one."""
+        return self.init_from in ("latest", "champion")
+
+    def _check_rows(self) -> None:
+        if self.replay is not None and self.init_from == "scratch":
+            what = "replay keeps what a version has learned, and init_from is 'scratch', which knows nothing"
+            raise BadInput("BAD_SETTING", what, "leave one of the two out")
+        if self.replay is not None and self.train_rows is not None:
+            raise BadInput("BAD_SETTING", "replay and train_rows both say which rows train", "leave one of the two out")
 
     def _check_rates(self) -> None:
         if isinstance(self.layer_decay, float) and not 0 < self.layer_decay <= 1:

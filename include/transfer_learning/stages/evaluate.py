@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,7 +29,8 @@ from transfer_learning.blocks.evaluation.gate import Evidence, Ruling, decide
 from transfer_learning.blocks.evaluation.old_data import OldData, find_old
 from transfer_learning.blocks.evaluation.scoring import Score, refuse_to_go_on, score_baseline, score_model, see
 from transfer_learning.blocks.feature_parts import Part, read_parts
-from transfer_learning.blocks.ledger import Dropped, drop_known
+from transfer_learning.blocks.ledger import Dropped, drop_known, in_ledger
+from transfer_learning.blocks.model_folder import PASSPORT
 from transfer_learning.blocks.predict import Seen, load_classifier
 from transfer_learning.blocks.rows import Rows, read_rows
 from transfer_learning.errors import BadInput
@@ -143,17 +145,28 @@ def _stored(role: str, inputs: Inputs, run: Run) -> list[Part]:
 
 
 def _baselines(inputs: Inputs, task: TaskSpec, rows: Rows, run: Run) -> dict[str, Score | None]:
-    """Train and measure the baselines, where there are training rows."""
+    """Train and measure the baselines, where there are training rows, on those that the candidate learned from."""
     refuse_to_go_on(run)
     if not inputs.get("train"):
         return {"majority": None, "tfidf": None}
     run.progress(phase="baselines")
-    train = read_rows(inputs["train"], task)
+    train = _learned_from(read_rows(inputs["train"], task), inputs)
+    if not len(train):
+        return {"majority": None, "tfidf": None}
     bag = baselines.tfidf(_whole_texts(train), train.labels, _whole_texts(rows))
     return {
         "majority": score_baseline(baselines.majority(train.labels, len(rows)), rows),
         "tfidf": None if bag is None else score_baseline(bag, rows),
     }
+
+
+def _learned_from(train: Rows, inputs: Inputs) -> Rows:
+    """Return the rows of the training split that the candidate was given: not all, where it learned from a draw of them."""
+    passport = inputs["candidate"][0] / PASSPORT
+    spec = json.loads(passport.read_bytes()).get("spec", {}) if passport.exists() else {}
+    if spec.get("train_rows") is None:
+        return train
+    return train.select(np.flatnonzero(in_ledger(train, inputs.get("candidate_ledger", ()), by=("row_key",))))
 
 
 def _whole_texts(rows: Rows) -> list[str]:

@@ -28,6 +28,7 @@ from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.replay import Mixture, mix
 from transfer_learning.blocks.rows import Rows, read_rows
+from transfer_learning.blocks.sampling import stratified
 from transfer_learning.errors import BadInput, Diverged
 from transfer_learning.hashes import joined
 from transfer_learning.settings import canonical_json
@@ -54,7 +55,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     width = int(base_model.read_config(folder).hidden_size)
     plan = defaults.resolve(spec, len(train), width, pairs=task.text_pair is not None)
     labels = _labels(train, validation, folder, plan, spec, run)
-    base = base_model.load_base(folder, labels, plan.pooling, spec.seed)
+    base = _load(folder, labels, plan.pooling, spec)
     classifier = TextClassifier(base.model, len(labels), plan.pooling, normalize=spec.normalize, layer=spec.layer)
     classifier.to(run.numerics["device"])
     data, max_length = _data(spec, base, classifier, train, validation, labels)
@@ -111,6 +112,8 @@ def _read(inputs: Inputs, task: TaskSpec, spec: FineTuneSpec) -> tuple[Rows, Row
     if spec.replay is not None:
         older = read_rows(inputs["replay"], task, role="replay", hashed=hashed) if inputs.get("replay") else None
         train, mixture = mix(train, older, inputs.get("ledger", ()), spec.replay, spec.seed)
+    elif spec.train_rows is not None:
+        train = stratified(train, spec.train_rows, spec.seed)
     held_out = [folder for folder in inputs.get("validation", ()) if any(folder.glob("*.parquet"))]
     validation = read_rows(held_out, task, role="validation", hashed=hashed) if held_out else None
     if len(train) < 2 or len(train.label_values) < 2:
@@ -130,7 +133,7 @@ def _labels(train: Rows, validation: Rows | None, folder: Path, plan: defaults.P
         BadInput: a validation label that is none of them.
     """
     labels = train.label_names
-    if spec.init_from != "base" and plan.pooling == "architecture" and _is_version_of(folder, run.facts.get("model")):
+    if spec.goes_on and plan.pooling == "architecture" and _is_version_of(folder, run.facts.get("model")):
         known = list(base_model.read_config(folder).id2label.values())
         labels = [*known, *(label for label in labels if label not in known)]
     if validation and (unknown := sorted(set(validation.label_names) - set(labels))):
@@ -148,6 +151,12 @@ def _is_version_of(folder: Path, model: Any) -> bool:
     passport = folder / model_folder.PASSPORT
     known = json.loads(passport.read_bytes()) if passport.exists() else {}
     return bool(known.get("labels")) and known.get("model") == model
+
+
+def _load(folder: Path, labels: list[str], pooling: str, spec: FineTuneSpec) -> base_model.Base:
+    if spec.init_from == "scratch":
+        return base_model.untrained(folder, spec.seed, labels, pooling)
+    return base_model.load_base(folder, labels, pooling, spec.seed)
 
 
 def _data(

@@ -75,8 +75,11 @@ class BaseModelOperator(SpecOperator):
 
 
 def starting_point(bases: Bases, uri: str, model: str, init_from: str, alias: str = "champion") -> str:
-    """Return where a training starts, pinned: the base model, or the model's own newest or live version where there is one."""
-    if init_from == "base":
+    """Return where a training starts, pinned: the base model, or the model's own newest or live version where there is one.
+
+    From scratch it is the base model too, whose architecture and tokenizer are taken.
+    """
+    if init_from in ("base", "scratch"):
         return bases.resolve(uri)
     try:
         return bases.resolve(f"model://{model}@{alias if init_from == 'champion' else init_from}")

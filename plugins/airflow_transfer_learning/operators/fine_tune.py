@@ -87,7 +87,7 @@ class FineTuneOperator(TrainingOperator):
 
     def settled(self, store: Store, spec: FineTuneSpec, facts: Mapping[str, Any]) -> ModelRef | None:
         """Return the version that training would go on from, if it has learned from the same rows under the same settings."""
-        for version in () if self.force or spec.init_from == "base" else parents(facts["model"], facts["base"]["uri"]):
+        for version in () if self.force or not spec.goes_on else parents(facts["model"], facts["base"]["uri"]):
             manifest = store.models.manifest(facts["model"], version)
             if manifest["facts"].get("learned") == facts["learned"]:
                 self.log.info("Version %d of %s has learned from these rows already: nothing to do", version, facts["model"])
@@ -131,9 +131,9 @@ class FineTuneOperator(TrainingOperator):
         Raises:
             BadInput: settings that start from the model's own version, and a base that this run has made.
         """
-        start = self.merged_spec().init_from
-        if isinstance(self.base, Mapping) and start != "base":
-            what = f"base is a model that this run has made, and init_from is {start!r}"
+        spec = self.merged_spec()
+        if isinstance(self.base, Mapping) and spec.goes_on:
+            what = f"base is a model that this run has made, and init_from is {spec.init_from!r}"
             raise BadInput("BAD_SETTING", what, "leave one of the two out")
         return super().fetch_base(store, context, destination)
 

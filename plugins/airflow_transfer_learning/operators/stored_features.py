@@ -34,11 +34,14 @@ def merged(spec: FineTuneSpec, features: FeatureSpec) -> FineTuneSpec:
     """Return the training's settings with those of the features where it left them open.
 
     Raises:
-        BadInput: another strategy, several layers, or settings that differ.
+        BadInput: another strategy, random weights, several layers, or settings that differ.
     """
     if spec.strategy != "linear_probe":
         what = f"features belong to strategy 'linear_probe', and the strategy is {spec.strategy!r}"
         raise BadInput("BAD_SETTING", what, "set strategy, or leave features out")
+    if spec.init_from == "scratch":
+        what = "features are those of the base model's weights, and init_from is 'scratch'"
+        raise BadInput("BAD_SETTING", what, "leave one of the two out")
     if len(features.layers) > 1:
         what = f"a linear probe sees one layer, and the features have {len(features.layers)}: {list(features.layers)}"
         raise BadInput("WRONG_FEATURES", what, "extract one layer for it")
