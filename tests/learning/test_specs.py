@@ -40,6 +40,10 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (lambda: PullSpec(name="news", source=()), "BAD_SETTING a source of PullSpec is empty"),
         (lambda: PullSpec(name="news", split_sources={}, split={"key": "given"}), "BAD_SETTING a source of PullSpec is empty"),
         (lambda: TaskSpec(label=""), "BAD_SETTING TaskSpec.text and TaskSpec.label must name a column"),
+        (
+            lambda: PullSpec(name="books", source="a.csv", task=TaskSpec(label=None)),
+            "BAD_SETTING task.label is None, so no row has a label, and unlabelled is 'refuse' — set unlabelled='keep'",
+        ),
         (lambda: TaskSpec(text="desk", label="desk"), "BAD_SETTING TaskSpec.label is 'desk', which is a text too"),
         (lambda: SplitSpec(test=0.7, validation=0.4), "leave no row to train on — lower one of them"),
         (lambda: SplitSpec(key="time"), "a split by time needs SplitSpec.test_period — write test_period='P7D'"),

@@ -95,17 +95,20 @@ def read_rows(
         blank: what becomes of rows whose first text is missing or white space alone; there may then be no row left.
 
     Raises:
-        BadInput: no part, no row, a part that cannot be read, a missing column, a text or label of a wrong type, or an empty one.
+        BadInput: no part, no row, a part that cannot be read, a missing column, a text or label of a wrong type, or an empty one;
+            or labels are wanted of plain text.
     """
     sliced = tuple(dict.fromkeys((*task.slices, *slices)))
-    wanted = [*task.texts(), *([task.label] if labelled else []), *sliced]
+    if labelled and task.label is None:
+        raise BadInput("NO_LABEL", f"{role} is plain text: its task names no column of labels", "name one as task.label")
+    wanted = [*task.texts(), *([task.label] if labelled and task.label else []), *sliced]
     table = _read_parts(folders, list(dict.fromkeys([*wanted, *KEYS, *(["_input_hash"] if hashed else [])])), role)
     if not table.num_rows:
         raise BadInput("NO_ROWS", f"{role} has no row", "pull data that has some", file=folders[0] if folders else role)
     table = table.sort_by([("_row_key", "ascending"), ("_row_hash", "ascending")])
     if blank == "drop":
         table = table.filter(pc.invert(_is_blank(_text_column(table, task.text, role))))
-    values, names = _labels(table, task.label, role) if labelled else ((), [])
+    values, names = _labels(table, task.label, role) if labelled and task.label else ((), [])
     return Rows(
         texts=_texts(table, task.text, role),
         pairs=_texts(table, task.text_pair, role) if task.text_pair else None,

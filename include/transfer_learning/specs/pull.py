@@ -107,6 +107,9 @@ class PullSpec(Settings):
                 raise BadInput("BAD_SETTING", f"split.key={key!r} needs the column task.{key}", f"set task.{key}")
         if any(uri.startswith("sql://") for uri in self.sources()) != (self.query is not None):
             raise BadInput("BAD_SETTING", "a sql:// source and PullSpec.query go together")
+        if self.task.label is None and self.unlabelled != "keep":
+            what = f"task.label is None, so no row has a label, and unlabelled is {self.unlabelled!r}"
+            raise BadInput("BAD_SETTING", what, "set unlabelled='keep'")
         if self.window is not None:
             duration(self.window, "PullSpec.window")
             if self.task.time is None:

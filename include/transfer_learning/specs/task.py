@@ -19,8 +19,8 @@ class TaskSpec(Settings):
     """Column of the text."""
     text_pair: str | None = None
     """Column of a second text."""
-    label: str = "label"
-    """Column of the label; empty cells are unlabelled rows."""
+    label: str | None = "label"
+    """Column of the label; empty cells are unlabelled rows. None is plain text, for pretraining: no row has a label."""
     id: str | None = None
     """Column that names a row for good."""
     group: str | None = None
@@ -31,9 +31,9 @@ class TaskSpec(Settings):
     """Columns by which the evaluation is broken down."""
 
     def check(self) -> None:
-        if not self.text or not self.label:
+        if not self.text or self.label == "":
             raise BadInput("BAD_SETTING", "TaskSpec.text and TaskSpec.label must name a column", "name the columns of your data")
-        if self.label in (self.text, self.text_pair):
+        if self.label is not None and self.label in (self.text, self.text_pair):
             what = f"TaskSpec.label is {self.label!r}, which is a text too: the answer would stand in the question"
             raise BadInput("BAD_SETTING", what, "name the column of the labels")
 

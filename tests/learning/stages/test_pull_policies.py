@@ -7,6 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from learning.pulling import headlines, make_spec, refusal, write_csv
+from transfer_learning.blocks.rows import read_rows
+from transfer_learning.errors import BadInput
+from transfer_learning.specs import TaskSpec
 
 pytestmark = pytest.mark.promise(27)
 
@@ -37,6 +40,37 @@ class TestPolicies:
         assert (kept["rows"], kept["splits"]["unlabelled"]) == (40, 10)
         assert {part["labelled"] for part in kept["parts"]} == {True, False}
         assert all((row["label"] is not None) == row["labelled"] for row in puller.rows(kept))
+
+    def test_plain_text_needs_no_column_of_labels(self, puller, tmp_path):
+        source = write_csv(tmp_path / "a.csv", [(f"Chapter {i} of a book",) for i in range(30)], header=["text"])
+        spec = make_spec(source, task={"label": None}, unlabelled="keep", split={"test": 0.0})
+
+        first, again = puller.pull(spec), puller.pull(spec)
+
+        assert first["splits"] == {"train": 0, "validation": 0, "test": 0, "unlabelled": 30}
+        assert first["notes"] == ["No row has a label: the snapshot is for pretraining."]
+        assert TaskSpec.from_dict(first["task"]) == TaskSpec(label=None)
+        assert {(row["split"], row["labelled"]) for row in puller.rows(first)} == {("train", False)}
+        assert again["digest"] == first["digest"]
+
+    def test_plain_text_has_nothing_to_learn_labels_from(self, puller, tmp_path):
+        source = write_csv(tmp_path / "a.csv", [("a book",), ("another book",)], header=["text"])
+        manifest = puller.pull(make_spec(source, task={"label": None}, unlabelled="keep", split={"test": 0.0}))
+        (part,) = manifest["parts"]
+
+        with pytest.raises(BadInput, match=r"^NO_LABEL train is plain text: its task names no column of labels — name one"):
+            read_rows([puller.out / "parts"], TaskSpec.from_dict(manifest["task"]))
+        assert part["rows"] == len(read_rows([puller.out / "parts"], TaskSpec(label=None), labelled=False))
+
+    def test_a_folder_of_class_folders_can_be_read_as_plain_text(self, puller, tmp_path):
+        for topic in ("sport", "tech"):
+            (tmp_path / "corpus" / topic).mkdir(parents=True)
+            (tmp_path / "corpus" / topic / "1.txt").write_text(f"a story of {topic}")
+        task, split = {"label": None}, {"test": 0.0}
+
+        spec = make_spec(tmp_path / "corpus", format="class_folders", task=task, unlabelled="keep", split=split)
+
+        assert puller.pull(spec)["splits"]["unlabelled"] == 2
 
     def test_a_row_that_is_left_out_for_its_text_is_not_counted_again_for_its_label(self, puller, tmp_path):
         source = write_csv(tmp_path / "a.csv", [*headlines(30), ("x", "", "")])

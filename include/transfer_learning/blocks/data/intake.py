@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from transfer_learning.blocks.data.source_file import SourceFile
 from transfer_learning.errors import BadInput
-from transfer_learning.specs import PullSpec
+from transfer_learning.specs import PullSpec, TaskSpec
 
 Mask = npt.NDArray[np.bool_]
 SHOWN = 5
@@ -33,7 +33,7 @@ class Findings:
         self.count += len(rows)
         self.first += [(file, int(row)) for row in rows[: SHOWN - len(self.first)]]
 
-    def refuse(self, code: str, what: str, fix: str, column: str) -> None:
+    def refuse(self, code: str, what: str, fix: str, column: str | None) -> None:
         """Raise one line if there are any.
 
         Raises:
@@ -76,7 +76,9 @@ class Intake:
             BadInput: a missing id, group or time, or a time that cannot be read.
         """
         task = self._spec.task
-        batch = batch.set_column(batch.schema.get_field_index(task.label), task.label, without_blanks(batch.column(task.label)))
+        if task.label is not None:
+            place = batch.schema.get_field_index(task.label)
+            batch = batch.set_column(place, task.label, without_blanks(batch.column(task.label)))
         rows = np.arange(first_row, first_row + batch.num_rows)
         times = self._times(file, batch, rows)
         keep = np.ones(batch.num_rows, dtype=bool)
@@ -90,7 +92,7 @@ class Intake:
             blank |= is_blank(batch.column(task.text_pair))
         self._blank.add(file, rows[keep & blank])
         self._leave_out("blank", keep, blank)
-        missing = batch.column(task.label).is_null().to_numpy(zero_copy_only=False)
+        missing = labels_of(batch, task).is_null().to_numpy(zero_copy_only=False)
         self._unlabelled.add(file, rows[keep & missing])
         if self._spec.unlabelled != "keep":
             self._leave_out("unlabelled", keep, missing)
@@ -130,6 +132,11 @@ class Intake:
         if name is None or (self._window is None and self._as_of is None):
             return None
         return times_of(batch.column(name), lambda at, value: _bad_time(file, int(rows[at]), name, value))
+
+
+def labels_of(batch: pa.RecordBatch, task: TaskSpec) -> pa.Array:
+    """Return the labels of a batch; of plain text all are null."""
+    return pa.nulls(batch.num_rows, pa.string()) if task.label is None else batch.column(task.label)
 
 
 def times_of(column: pa.Array, error: Callable[[int, object], BadInput]) -> npt.NDArray[np.int64]:

@@ -22,7 +22,7 @@ Counts = Mapping[str, Mapping[str, int]]
 """Labelled rows by split and label name."""
 
 
-def refuse_near_duplicates(table: RowTable, column: str, name: str) -> None:
+def refuse_near_duplicates(table: RowTable, column: str | None, name: str) -> None:
     """Check that no two labels differ only in a way that nobody sees.
 
     Raises:

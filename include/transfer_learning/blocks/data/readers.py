@@ -54,7 +54,7 @@ def class_folders_header(file: SourceFile, reading: Reading) -> pa.Schema:
     Raises:
         BadInput: a column that such a folder does not have.
     """
-    found = [reading.text, reading.label, *([reading.id] if reading.id else [])]
+    found = [reading.text, *(name for name in (reading.label, reading.id) if name)]
     check_columns(file, found, reading.columns)
     return pa.schema([(name, pa.string()) for name in reading.columns])
 
@@ -68,7 +68,9 @@ def class_folders_batches(file: SourceFile, reading: Reading, schema: pa.Schema)
     batch: list[list[str]] = []
     size = 0
     for row, member in enumerate(file.members, start=1):
-        cells = {reading.text: whole_text(file, row, reading.encoding), reading.label: member.split("/")[0]}
+        cells = {reading.text: whole_text(file, row, reading.encoding)}
+        if reading.label:
+            cells[reading.label] = member.split("/")[0]
         if reading.id:
             # Two sources may be split folders of one corpus, with the same names inside.
             cells[reading.id] = f"{file.split}/{member}" if file.split else member

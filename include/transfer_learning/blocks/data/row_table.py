@@ -20,6 +20,7 @@ from transfer_learning.blocks.data.hashing import (
     row_key,
     split_points,
 )
+from transfer_learning.blocks.data.intake import labels_of
 from transfer_learning.blocks.data.source_file import SourceFile
 from transfer_learning.blocks.data.splits import NOT_GIVEN, SPLITS, Codes
 from transfer_learning.errors import BadInput, nearest
@@ -95,7 +96,7 @@ class RowTableBuilder:
             "row_key": keys,
             "row_hash": hashes,
             "content_key": content,
-            "label": self._label_codes(batch.column(task.label)),
+            "label": self._label_codes(labels_of(batch, task)),
             "point": split_points(by_key.get(split.key, content), split.salt),
             "given": self._given(file, batch, rows),
             "size": _row_sizes(spooled),

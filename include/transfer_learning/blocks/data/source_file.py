@@ -47,7 +47,7 @@ class Reading:
     delimiter: str = ","
     text: str = "text"
     """For ``class_folders``: the columns that its texts, labels and relative paths get."""
-    label: str = "label"
+    label: str | None = "label"
     id: str | None = None
 
 
