@@ -52,8 +52,8 @@ class PlanRef(Ref):
     kind: ClassVar[str] = "plan"
     model: str
     """Model name in the store."""
-    base: str
-    """Pinned base model URI."""
+    base: str | None
+    """Pinned base model URI, or None where the run makes its first model from scratch."""
     window: dict[str, str] | None = None
     """``{"start", "end"}`` in ISO 8601, or None for all rows."""
     champion: int | None = None

@@ -134,6 +134,13 @@ def test_training_may_start_from_the_models_own_live_or_newest_version(task, sto
     assert f"from {pinned}" in result["summary"]
 
 
+def test_a_run_that_starts_from_scratch_has_no_base_to_pin(task, store, plan):
+    result, _ = task.run(plan(base=None))
+
+    assert result["base"] is None
+    assert result["summary"].startswith("Retrain 'news' from a model that this run makes from scratch in ")
+
+
 @pytest.mark.parametrize("start", ["champion", "latest"])
 def test_a_first_run_starts_from_the_base_whatever_was_asked(task, plan, start):
     result, _ = task.run(plan(fine_tune={"init_from": start}))

@@ -40,7 +40,8 @@ class PlanOperator(TransferLearningOperator):
 
     Args:
         model: name of the model in the store.
-        base: URI of the base model, such as ``hf://org/name@revision`` or ``model://name@champion``.
+        base: URI of the base model, such as ``hf://org/name@revision`` or ``model://name@champion``. None where the run makes its
+            own, by a ``PretrainOperator`` that starts from scratch.
         pull: settings of the run's ``PullDatasetOperator``.
         pretrain: settings of its ``PretrainOperator``.
         features: settings of its ``FeatureExtractOperator``, whose features its ``FineTuneOperator`` takes.
@@ -71,7 +72,7 @@ class PlanOperator(TransferLearningOperator):
         self,
         *,
         model: str,
-        base: str,
+        base: str | None = None,
         pull: PullSpec | dict[str, Any] | None = None,
         pretrain: PretrainSpec | dict[str, Any] | None = None,
         features: FeatureSpec | dict[str, Any] | None = None,
@@ -106,9 +107,10 @@ class PlanOperator(TransferLearningOperator):
             store.check()
             self.check_sources(specs.get("pull"))
             champion = store.aliases.read(self.model, self.alias)
+            bases, start = self.open_bases(store), init_from(specs)
             plan = PlanRef(
                 model=self.model,
-                base=starting_point(self.open_bases(store), self.base, self.model, init_from(specs), self.alias),
+                base=None if self.base is None else starting_point(bases, self.base, self.model, start, self.alias),
                 window=fixed_window(specs["pull"], run_time(context)) if "pull" in specs else None,
                 champion=champion.version if champion else None,
                 champion_generation=champion.generation if champion else None,

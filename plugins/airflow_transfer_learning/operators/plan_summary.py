@@ -16,10 +16,11 @@ TYPICAL_DISAGREEMENT = 0.03
 """Share of test rows on which a champion and its successor give different answers, where nothing is known yet."""
 
 
-def summarise(plan: PlanRef, specs: Mapping[str, Any], store: Store, *, base: str) -> PlanRef:
+def summarise(plan: PlanRef, specs: Mapping[str, Any], store: Store, *, base: str | None) -> PlanRef:
     """Return the plan with its summary, given the base model as it was asked for."""
-    sentences = [f"Retrain {plan.model!r} from {plan.base} in {plan.store}, with data as of {plan.as_of}."]
-    if warning := moving_revision(base, plan.base):
+    start = plan.base or "a model that this run makes from scratch"
+    sentences = [f"Retrain {plan.model!r} from {start} in {plan.store}, with data as of {plan.as_of}."]
+    if base and plan.base and (warning := moving_revision(base, plan.base)):
         sentences.append(warning)
     if "pull" in specs:
         sentences.append(_data(specs["pull"], plan))
