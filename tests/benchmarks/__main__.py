@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import comparisons, tuning
 from benchmarks.corpora import articles, headlines
 from benchmarks.curves import learning_curves
+from benchmarks.language_model import language_model
 from benchmarks.nightly import nightly
 from benchmarks.runners import Bench
 from benchmarks.table import Row, line, save, show_in
@@ -43,6 +44,7 @@ def whole(bench: Bench) -> Comparisons:
     return small(bench) | {
         "nightly": lambda: nightly(bench),
         "full_articles": lambda: comparisons.full_fine_tuning(bench, 3, lambda seed: articles(480, seed), epochs=2),
+        "language_model": lambda: language_model(bench, 3, read=480),
         "continued": lambda: comparisons.continued(bench, 5),
         "learning_curves": lambda: learning_curves(bench, 3),
         "few_labels": lambda: tuning.few_labels(bench, 5),

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from benchmarks.corpora import Corpus, articles, headlines, write_parts
 from benchmarks.runners import BASE, Bench
-from benchmarks.table import Row, means, not_worse, speed
+from benchmarks.table import Row, means, reported, speed
 from transfer_learning.blocks.data.hashing import input_hash
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.jobs import JobResult
@@ -108,8 +108,7 @@ def continued(bench: Bench, seeds: int) -> list[Row]:
                 version = _version(bench, corpus, seed, version, share)
             judged.append((bench.accuracy(version.out / "model", nights[-1]), all_rows["accuracy"]))
     what = "accuracy after four nights from the last version, replay {:g}, vs the base on all rows"
-    rows = [not_worse(what.format(share), nights[-1].name, judged) for share, judged in pairs.items()]
-    return [dataclasses.replace(row, wanted="reported", holds=None) for row in rows]
+    return [reported(what.format(share), nights[-1].name, judged) for share, judged in pairs.items()]
 
 
 def _version(bench: Bench, corpus: Corpus, seed: int, last: JobResult | None, replay: float | None) -> JobResult:

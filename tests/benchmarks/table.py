@@ -25,9 +25,10 @@ class Row:
     ours: float
     peer: float
     ratio: float
-    """Median over pairs of peer / ours for times; ours - peer for accuracies; ours / peer for sizes and shares."""
+    """Median over pairs of peer / ours for times, of ours / peer for rates; ours - peer for accuracies and losses; ours / peer for
+    sizes and shares."""
     interval: tuple[float, float]
-    """Lowest and highest of the pairs; for accuracies the 95% interval of the paired difference."""
+    """Lowest and highest of the pairs; for accuracies and losses the 95% interval of the paired difference."""
     wanted: str
     holds: bool | None
     """None where nothing was promised."""
@@ -45,15 +46,34 @@ def speed(what: str, corpus: str, pairs: list[tuple[float, float]], wanted: floa
     )  # fmt: skip
 
 
+def throughput(what: str, corpus: str, pairs: list[tuple[float, float]], wanted: float) -> Row:
+    """Return a line for pairs of rates, such as tokens a second."""
+    row = speed(what, corpus, [(1 / ours, 1 / peer) for ours, peer in pairs], wanted)
+    ours, peer = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return dataclasses.replace(row, ours=ours, peer=peer)
+
+
 def not_worse(what: str, corpus: str, pairs: list[tuple[float, float]]) -> Row:
     """Return a line for pairs of accuracies: the lower end of the interval of the difference is above -1 point."""
+    row = reported(what, corpus, pairs)
+    return dataclasses.replace(row, wanted="not worse by 1 point", holds=row.interval[0] >= -MARGIN)
+
+
+def not_above(what: str, corpus: str, pairs: list[tuple[float, float]]) -> Row:
+    """Return a line for pairs of losses: the upper end of the interval of the difference is not above 0."""
+    row = reported(what, corpus, pairs)
+    return dataclasses.replace(row, wanted="not above", holds=row.interval[1] <= 0)
+
+
+def reported(what: str, corpus: str, pairs: list[tuple[float, float]]) -> Row:
+    """Return a line for pairs of accuracies or losses of which nothing was promised."""
     differences = [ours - peer for ours, peer in pairs]
     mean = statistics.mean(differences)
     half = float(stats.t.ppf(0.975, len(pairs) - 1) * statistics.stdev(differences) / len(pairs) ** 0.5)
     ours, peer = (statistics.mean(side) for side in zip(*pairs, strict=True))
     return Row(
         comparison=what, corpus=corpus, ours=ours, peer=peer, ratio=mean, interval=(mean - half, mean + half),
-        wanted="not worse by 1 point", holds=mean - half >= -MARGIN, runs=len(pairs),
+        wanted="reported", holds=None, runs=len(pairs),
     )  # fmt: skip
 
 
@@ -75,8 +95,9 @@ def line(row: Row) -> str:
 def show_in(readme: Path, rows: list[dict[str, Any]]) -> None:
     """Replace the table in the README."""
     caption = (
-        "Seconds without the start of interpreters and their imports (a night: with everything), bytes, floating point operations a "
-        "second, or accuracies. A ratio is the median, with the lowest and highest pair; for accuracies the difference and its 95% interval."
+        "Seconds without the start of interpreters and their imports (a night: with everything), bytes, tokens or floating point "
+        "operations a second, losses, or accuracies. A ratio is the median, with the lowest and highest pair; for accuracies and losses "
+        "the difference and its 95% interval."
     )
     lines = [caption, "", "| comparison | corpus | ours | peer | ratio | wanted | |", "|---|---|---|---|---|---|---|"]
     for row in rows:
