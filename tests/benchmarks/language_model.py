@@ -70,9 +70,8 @@ def _pretrain(bench: Bench, base: Path, folder: Path, seed: int) -> JobResult:
 
 def _peer(bench: Bench, base: Path, texts: list[str], seed: int, steps: int) -> dict[str, Any]:
     model = bench.new_folder() / "model"
-    settings = {"max_length": BLOCK, "batch_size": BATCH_SIZE, "rate": RATE}
-    job = {"base": str(base), "save": str(model), "texts": texts, "seed": seed, "steps": steps}
-    return bench.peer("language_model", **job, **settings) | {"model": model}
+    job: dict[str, Any] = {"base": str(base), "save": str(model), "texts": texts, "seed": seed, "steps": steps}
+    return bench.peer("language_model", max_length=BLOCK, batch_size=BATCH_SIZE, rate=RATE, **job) | {"model": model}
 
 
 def _tokens(texts: list[str]) -> int:

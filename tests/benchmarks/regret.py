@@ -100,7 +100,8 @@ def _corpus(bench: Bench, name: str, labelled: int, draw: int) -> Corpus:
     if name == "headlines":
         return headlines(labelled, draw)
     if name == "articles":
-        return dataclasses.replace(articles(labelled, draw), max_length=ARTICLE_TOKENS)
+        name = f"articles of {ARTICLE_TOKENS} tokens, {labelled} labels"
+        return dataclasses.replace(articles(labelled, draw), name=name, max_length=ARTICLE_TOKENS)
     return tabulated(bench.datasets, name, labelled, draw)
 
 
@@ -110,7 +111,7 @@ def _measure(bench: Bench, runs: Runs, corpora: Sequence[Corpus]) -> list[list[d
     def run(settings: dict[str, Any], draw: int) -> dict[str, Any]:
         corpus = corpora[draw]
         made_by = f"rows {corpus.digest()[:12]}, numerics {NUMERICS_VERSIONS['fine_tune']}"
-        key = f"{corpus.name}, {corpus.max_length} tokens, draw {draw}: {canonical_json(settings)}; {made_by}"
+        key = f"{corpus.name}, draw {draw}: {canonical_json(settings)}; {made_by}"
 
         def train() -> dict[str, Any]:
             found = bench.fine_tune(corpus, threads=1, seed=draw, **settings)
