@@ -85,7 +85,7 @@ def regret(bench: Bench, draws: int) -> Iterator[Row]:
             fixed[strategy].append(statistics.mean(found))
         best = max(accuracies, key=lambda strategy: statistics.mean(accuracies[strategy]))
         pairs = [(run["accuracy"], accuracy) for run, accuracy in zip(chosen, accuracies[best], strict=True)]
-        choices = ", ".join(f"{strategy} {count}x" for strategy, count in Counter(run["strategy"] for run in chosen).items())
+        choices = " and ".join(f"{what} {count}x" for what, count in Counter(_said(run["chose"]) for run in chosen).items())
         autos.append(statistics.mean(run["accuracy"] for run in chosen))
         bests.append(statistics.mean(accuracies[best]))
         yield reported(f"auto vs the best strategy in hindsight (chose {choices}; best {best})", corpora[0].name, pairs)
@@ -105,8 +105,14 @@ def _corpus(bench: Bench, name: str, labelled: int, draw: int) -> Corpus:
     return tabulated(bench.datasets, name, labelled, draw)
 
 
+def _said(settings: dict[str, Any]) -> str:
+    """Return what was chosen, such as ``linear_probe, layer 4``."""
+    others = (f", {name} {value}" for name, value in settings.items() if name != "strategy")
+    return settings["strategy"] + "".join(others)
+
+
 def _measure(bench: Bench, runs: Runs, corpora: Sequence[Corpus]) -> list[list[dict[str, Any]]]:
-    """Return accuracy and strategy of each draw: of ``AUTO``, then of each of ``STRATEGIES``."""
+    """Return ``accuracy`` and ``chose``, the settings, for each draw: of ``AUTO``, then of each of ``STRATEGIES``."""
 
     def run(settings: dict[str, Any], draw: int) -> dict[str, Any]:
         corpus = corpora[draw]
@@ -115,7 +121,7 @@ def _measure(bench: Bench, runs: Runs, corpora: Sequence[Corpus]) -> list[list[d
 
         def train() -> dict[str, Any]:
             found = bench.fine_tune(corpus, threads=1, seed=draw, **settings)
-            return {name: found[name] for name in ("accuracy", "strategy")}
+            return {name: found[name] for name in ("accuracy", "chose")}
 
         return runs.once(key, train)
 

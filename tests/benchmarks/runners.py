@@ -62,15 +62,15 @@ class Bench:
             return list(pool.map(lambda call: call(), calls))
 
     def fine_tune(self, corpus: Corpus, threads: int | None = None, **settings: Any) -> dict[str, Any]:
-        """Fine-tune on a corpus; return ``seconds`` of the work, ``accuracy`` on its test rows, and the ``strategy`` that trained."""
+        """Fine-tune on a corpus; return ``seconds`` of the work, ``accuracy`` on its test rows, and what ``auto`` ``chose``."""
         folder = self.new_folder()
         spec = FineTuneSpec(max_length=corpus.max_length, **settings)
         inputs = {"base": [BASE], "train": [write_parts(folder / "train", corpus.train)]}
         result = self.stage("fine_tune", spec, inputs, threads=threads)
         accuracy = self.accuracy(result.out / "model", corpus)
-        strategy = json.loads((result.out / "model" / "passport.json").read_text())["strategy"]
+        choice = json.loads((result.out / "model" / "passport.json").read_text()).get("choice")
         shutil.rmtree(result.out)
-        return {"seconds": result.metrics["seconds"], "accuracy": accuracy, "strategy": strategy}
+        return {"seconds": result.metrics["seconds"], "accuracy": accuracy, "chose": choice["settings"] if choice else settings}
 
     def accuracies(self, corpora: Sequence[Corpus], **settings: Any) -> list[float]:
         """Fine-tune on several draws of a corpus, side by side; the number of the draw is the seed."""
