@@ -167,9 +167,7 @@ def resume(run: Run, identity: Mapping[str, Any]) -> Snapshot | None:
     """
     if run.resume_from is None:
         return None
-    newest = run.resume_from
-    before = (path for path in newest.parent.glob("step-*") if path.name < newest.name)
-    for path in (newest, *sorted(before, reverse=True)):
+    for path in _newest_first(run.resume_from):
         try:
             snapshot = read(path)
         except Damaged as damage:
@@ -182,6 +180,27 @@ def resume(run: Run, identity: Mapping[str, Any]) -> Snapshot | None:
             )
         run.progress(phase="resume", checkpoint=path.name)
         return snapshot
-    log.warning("NO WHOLE CHECKPOINT in %s: starting over", newest.parent)
+    log.warning("NO WHOLE CHECKPOINT in %s: starting over", run.resume_from.parent)
     run.progress(phase="resume", checkpoint=None, reason="no whole checkpoint: starting over")
     return None
+
+
+def identity_of(run: Run) -> dict[str, Any]:
+    """Return what the newest checkpoint whose facts are whole was written for; empty without one.
+
+    For what a job decides before it can tell its identity; ``resume`` then tells whether the checkpoint is this job's.
+    """
+    for path in _newest_first(run.resume_from) if run.resume_from else ():
+        try:
+            listed = json.loads((path / COMPLETE).read_text(encoding="utf-8"))["files"]
+            if sha256_of(path / FACTS) == listed[FACTS]["sha256"]:
+                return dict(json.loads((path / FACTS).read_text(encoding="utf-8"))["identity"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {}
+
+
+def _newest_first(newest: Path) -> list[Path]:
+    """Return a checkpoint and those before it."""
+    before = (path for path in newest.parent.glob("step-*") if path.name < newest.name)
+    return [newest, *sorted(before, reverse=True)]

@@ -62,10 +62,18 @@ def assemble(
         f"## Data\n\n{data}",
         "## Metrics\n\n" + _table(("metric", "value"), passport["metrics"]),
         "## Settings\n\n" + _table(("setting", "value"), passport["settings"]),
+        *_reasons(passport),
         "## Origin\n\n" + "\n".join(f"- {line}" for line in (*origin, *(f"Note: {note}." for note in passport["notes"]))),
         "## Arithmetic\n\n" + _table(("choice", "value"), passport["numerics"]),
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _reasons(passport: Mapping[str, Any]) -> list[str]:
+    """Return the section that tells why ``auto`` chose as it did, if it did."""
+    if "choice" not in passport:
+        return []
+    return ["## Why this strategy\n\n" + "\n".join(f"- {sentence}" for sentence in passport["choice"]["sentences"])]
 
 
 def base_line(base: Mapping[str, Any]) -> str:

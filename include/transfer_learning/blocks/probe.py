@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,26 @@ MAX_ITERATIONS = 2000
 Array = npt.NDArray[Any]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Accuracy:
+    """A cross-validated accuracy."""
+
+    mean: float
+    error: float
+    """Its standard error."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Choice:
+    """A penalty, and how the folds' fits with it answered."""
+
+    loss: float
+    strength: float
+    temperature: float
+    right: Array | None
+    """Which answers were right; None without a fold."""
+
+
 def fit(
     features: torch.Tensor,
     targets: torch.Tensor,
@@ -55,25 +76,57 @@ def fit(
         seed: of the folds.
         poll: called before each strength; what it raises ends the search.
     """
-    x = features.double().numpy()
+    x, mean, scale = _standardised(features)
     y = targets.numpy()
-    mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
-    x = (x - mean) / scale
     weighting = "balanced" if balanced else None
     # The matrices are small: threads that wait for each other cost more than they save, twenty times more on a busy machine.
     with threadpool_limits(1):
-        strength, temperature = _choose(classifier, x, y, classes, weighting, seed, poll)
-        model = _new(classifier, strength, weighting)
+        choice = _choose(classifier, x, y, classes, weighting, seed, poll)
+        model = _new(classifier, choice.strength, weighting)
         weight, bias = _layer(_fit(model, x, y), classes)
-    weight = weight / (scale * temperature)
-    bias = bias / temperature - weight @ mean
+    weight = weight / (scale * choice.temperature)
+    bias = bias / choice.temperature - weight @ mean
     return {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()}
+
+
+def cross_validated(
+    features: torch.Tensor, targets: torch.Tensor, classes: int, *, seed: int = 0, poll: Callable[[], None] = lambda: None
+) -> Accuracy | None:
+    """Return how often the logistic regression of ``fit`` is right on rows that it was not fitted on.
+
+    Args:
+        features: (rows, width).
+        targets: class numbers, (rows,).
+        classes: number of classes.
+        seed: of the folds.
+        poll: called before each strength; what it raises ends the search.
+
+    Returns:
+        None where there are too few rows: no fold leaves two classes to fit.
+    """
+    x, _, _ = _standardised(features)
+    y = targets.numpy()
+    with threadpool_limits(1):
+        choice = _choose("softmax", x, y, classes, None, seed, poll)
+    if choice.right is None:
+        return None
+    judged = choice.right
+    # One right and one wrong answer more than were seen: few rows never look certain.
+    share = (judged.sum() + 1) / (len(judged) + 2)
+    return Accuracy(float(judged.mean()), float(np.sqrt(share * (1 - share) / len(judged))))
+
+
+def _standardised(features: torch.Tensor) -> tuple[Array, Array, Array]:
+    """Return features of mean 0 and deviation 1, and what was taken away and divided by."""
+    x = features.double().numpy()
+    mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
+    return (x - mean) / scale, mean, scale
 
 
 def _choose(
     classifier: str, x: Array, y: Array, classes: int, weighting: str | None, seed: int, poll: Callable[[], None]
-) -> tuple[float, float]:
-    """Return the penalty with the lowest cross-validated log loss, and the temperature that goes with it.
+) -> _Choice:
+    """Return the penalty with the lowest cross-validated log loss, and what goes with it.
 
     The loss falls and then rises with the strength, so the search goes from the smallest, whose fits are quick, and ends at the
     first that is worse than the one before.
@@ -82,19 +135,22 @@ def _choose(
     folds = _folds(order, y)
     candidates = STRENGTHS if classifier == "softmax" else SVM_STRENGTHS
     models = [_new(classifier, candidates[0], weighting) for _ in folds]
-    best: tuple[float, float, float] | None = None
+    if not folds:
+        return _Choice(0.0, candidates[0], 1.0, None)
+    best: _Choice | None = None
     for strength in candidates:
         poll()
         scores, truth = [], []
         for model, (kept, out) in zip(models, folds, strict=True):
             scores.append(_scores(_fit(model.set_params(C=strength), x[kept], y[kept]), x[out], classes))
             truth.append(y[out])
-        loss, temperature = _calibrated(np.concatenate(scores), np.concatenate(truth), classifier) if folds else (0.0, 1.0)
-        if best is not None and loss >= best[0]:
+        found, expected = np.concatenate(scores), np.concatenate(truth)
+        loss, temperature = _calibrated(found, expected, classifier)
+        if best is not None and loss >= best.loss:
             break
-        best = (loss, strength, temperature)
+        best = _Choice(loss, strength, temperature, found.argmax(axis=1) == expected)
     assert best is not None
-    return best[1], best[2]
+    return best
 
 
 def _folds(order: Array, y: Array) -> list[tuple[Array, Array]]:

@@ -15,10 +15,11 @@ from transfer_learning.specs.task import TaskSpec
 class FineTuneSpec(Settings):
     """How a base model is adapted. None means: chosen by model width and number of rows (``blocks/defaults.py``)."""
 
-    strategy: Literal["full", "linear_probe", "probe_then_fine_tune", "top_layers", "gradual_unfreeze", "lora"] = "full"
+    strategy: Literal["full", "linear_probe", "probe_then_fine_tune", "top_layers", "gradual_unfreeze", "lora", "auto"] = "full"
     """Every weight; only a new head; the head first, then head and top blocks; head and top blocks at once; the head first, then
     one more block with each epoch, from the top (Howard & Ruder 2018); or the head and low-rank adapters of the attention (Hu et
-    al. 2021), which are merged into the published weights."""
+    al. 2021), which are merged into the published weights. ``auto`` measures the base model on a sample of the rows, chooses, and
+    says why in log, verdict and model card."""
     init_from: Literal["base", "latest", "champion", "scratch"] = "base"
     """Where training starts: the base model on all rows, which does not drift, or the model's own newest or live version; the
     base where there is none yet. ``scratch`` takes the base's architecture and tokenizer and draws every weight from the seed:
@@ -149,7 +150,7 @@ class FineTuneSpec(Settings):
             )
 
     def _check_blocks(self) -> None:
-        if self.unfreeze_blocks is not None and self.strategy in ("full", "linear_probe"):
+        if self.unfreeze_blocks is not None and self.strategy in ("full", "linear_probe", "auto"):
             raise BadInput(
                 "BAD_SETTING",
                 f"unfreeze_blocks does not apply to strategy {self.strategy!r}",
@@ -157,10 +158,11 @@ class FineTuneSpec(Settings):
             )
         if self.strategy == "top_layers" and self.unfreeze_blocks is None:
             raise BadInput("BAD_SETTING", "strategy 'top_layers' trains the head and the top blocks", "set unfreeze_blocks")
-        if self.strategy in ("full", "top_layers", "lora") and self.head_epochs is not None:
+        if self.strategy in ("full", "top_layers", "lora", "auto") and self.head_epochs is not None:
+            phase = "may choose one without a" if self.strategy == "auto" else "has no"
             raise BadInput(
                 "BAD_SETTING",
-                f"strategy {self.strategy!r} has no phase for the head alone: head_epochs does not apply",
+                f"strategy {self.strategy!r} {phase} phase for the head alone: head_epochs does not apply",
                 "use 'probe_then_fine_tune' or 'gradual_unfreeze'",
             )
 

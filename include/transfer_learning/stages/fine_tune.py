@@ -2,9 +2,9 @@
 
 Inputs: ``base`` (one folder), ``train`` and maybe ``validation`` (folders of Parquet parts), maybe ``features`` (folders of
 parts that ``feature_extract`` made of these rows and this base, for ``linear_probe``), and for ``spec.replay`` maybe ``replay``
-(folders of older rows) and ``ledger`` (folders with the ledgers of the version that ``base`` is). Out: ``model/``, a plain
-Hugging Face folder with passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained or
-selected on).
+(folders of older rows) and ``ledger`` (folders with the ledgers of the version that ``base`` is), and for strategy ``auto``
+maybe ``base_ledger`` (the same of any version, of whatever model). Out: ``model/``, a plain Hugging Face folder with
+passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained or selected on).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from transfer_learning.blocks import base_model, checkpoint, defaults, freezing, lora, model_folder, numerics, passport
 from transfer_learning.blocks.adaptation import Adaptation
 from transfer_learning.blocks.batching import tokenize
+from transfer_learning.blocks.choice import Choice, settle
 from transfer_learning.blocks.examples import Data
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
@@ -52,6 +53,8 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     train, validation, mixture = _read(inputs, task, spec)
     run.numerics |= numerics.choose(spec.precision, run)
     folder = inputs["base"][0]
+    asked = spec
+    spec, choice = settle(asked, folder, train, inputs.get("base_ledger", ()), run)
     width = int(base_model.read_config(folder).hidden_size)
     plan = defaults.resolve(spec, len(train), width, pairs=task.text_pair is not None)
     labels = _labels(train, validation, folder, plan, spec, run)
@@ -62,7 +65,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     if inputs.get("features"):
         data = dataclasses.replace(data, features=_features(inputs["features"], classifier, train, validation, run))
 
-    identity = _identity(spec, base, train, validation)
+    identity = _identity(asked, choice, base, train, validation)
     snapshot = checkpoint.resume(run, identity)
     notes = numerics.repeat(snapshot.facts["numerics"], run, spec.resume_elsewhere) if snapshot else []
     frozen = _freeze(classifier, spec, plan)
@@ -76,8 +79,9 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
 
     metrics = _metrics(adaptation, data, time.monotonic() - started) | {"trained_weights": trained}
     told = {
-        **passport.facts("fine_tune", spec, task, run),
+        **passport.facts("fine_tune", asked, task, run),
         "strategy": spec.strategy,
+        **({"choice": choice.to_dict()} if choice else {}),
         "replay": dict(run.facts.get("replay") or {}) or None,
         "preprocessing": {"truncation": "longest_first", "padding_multiple": 8, "pairs": task.text_pair is not None},
         "base": {**(run.facts.get("base") or {}), "license": passport.license_of(folder), "head_labels": base.head_labels},
@@ -214,7 +218,9 @@ def _freeze(classifier: TextClassifier, spec: FineTuneSpec, plan: defaults.Plan)
     return {name: digest for name, digest in freezing.frozen_hashes(classifier).items() if lora.ADAPTED not in name}
 
 
-def _identity(spec: FineTuneSpec, base: base_model.Base, train: Rows, validation: Rows | None) -> dict[str, str]:
+def _identity(
+    spec: FineTuneSpec, choice: Choice | None, base: base_model.Base, train: Rows, validation: Rows | None
+) -> dict[str, str]:
     """Return what a checkpoint must share with this job: settings that decide the result, rows and base weights."""
     rows = hashlib.sha256()
     for part in (train, validation):
@@ -227,6 +233,7 @@ def _identity(spec: FineTuneSpec, base: base_model.Base, train: Rows, validation
         "rows": rows.hexdigest(),
         "base": hashlib.sha256(weights.encode()).hexdigest(),
         "numerics": str(NUMERICS_VERSIONS["fine_tune"]),
+        **({"choice": canonical_json(choice.to_dict())} if choice else {}),
     }
 
 
