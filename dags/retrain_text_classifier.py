@@ -57,8 +57,9 @@ PARAMS = {
     "strategy": Param(
         "full",
         type="string",
-        enum=["full", "probe_then_fine_tune", "gradual_unfreeze", "top_layers", "lora", "linear_probe"],
+        enum=["full", "auto", "probe_then_fine_tune", "gradual_unfreeze", "top_layers", "lora", "linear_probe"],
         values_display={
+            "auto": "Measure, then choose",
             "full": "Train every weight",
             "probe_then_fine_tune": "Train a head, then the top blocks too",
             "gradual_unfreeze": "Train a head, then one more block with each epoch",

@@ -50,7 +50,7 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (lambda: SplitSpec(test_period="P7D"), "periods belong to a split by time, and SplitSpec.key is 'content'"),
         (
             lambda: FineTuneSpec(strategy="ful"),
-            "'probe_then_fine_tune', 'top_layers', 'gradual_unfreeze', 'lora'; did you mean 'full'?",
+            "'probe_then_fine_tune', 'top_layers', 'gradual_unfreeze', 'lora', 'auto'; did you mean 'full'?",
         ),
         (lambda: FineTuneSpec(epochs="3"), "BAD_SETTING FineTuneSpec.epochs must be a whole number, found '3'"),
         (lambda: FineTuneSpec(epochs=True), "BAD_SETTING FineTuneSpec.epochs must be a whole number, found 'True'"),
@@ -77,6 +77,16 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (
             lambda: FineTuneSpec(strategy="top_layers", unfreeze_blocks=1, head_epochs=2),
             "strategy 'top_layers' has no phase for the head alone",
+        ),
+        (
+            lambda: FineTuneSpec(strategy="auto", layer=2, classifier="linear_svm"),
+            "BAD_SETTING only strategy 'linear_probe' takes layer and classifier, and the strategy is 'auto'",
+        ),
+        (lambda: FineTuneSpec(strategy="auto", lora_rank=4), "only strategy 'lora' takes lora_rank, and the strategy is 'auto'"),
+        (lambda: FineTuneSpec(strategy="auto", unfreeze_blocks=2), "unfreeze_blocks does not apply to strategy 'auto' — use"),
+        (
+            lambda: FineTuneSpec(strategy="auto", head_epochs=2),
+            "strategy 'auto' may choose one without a phase for the head alone: head_epochs does not apply",
         ),
         (lambda: FineTuneSpec(strategy="linear_probe", epochs=2), "a linear_probe trains no backbone: epochs cannot apply"),
         (

@@ -51,6 +51,7 @@ class Classifier:
         max_length: longer inputs are cut to this many tokens.
         device: where it runs.
         task: the column roles it was trained with, where its passport tells.
+        choice: which strategy ``auto`` chose for it, and why, where it did.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Classifier:
         max_length: int,
         device: str,
         task: TaskSpec | None = None,
+        choice: str | None = None,
     ) -> None:
         self.labels = list(labels)
         self.max_length = max_length
         self.task = task
+        self.choice = choice
         self._model = model.eval().to(device)
         self._tokenizer = base.tokenizer
         self._device = device
@@ -168,7 +171,10 @@ def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
         _load_dense(model, folder, str(head["file"]))
     longest = int(passport["max_length"]) if passport else base.max_length
     task = TaskSpec.from_dict(passport["task"]) if passport and "task" in passport else None
-    return Classifier(model, base, labels, min(longest, base.max_length), device, task)
+    choice = None
+    if passport and "choice" in passport:
+        choice = f"strategy chosen by auto: {passport['strategy']}. {' '.join(passport['choice']['sentences'])}"
+    return Classifier(model, base, labels, min(longest, base.max_length), device, task, choice)
 
 
 def _read_passport(folder: Path) -> dict[str, Any] | None:

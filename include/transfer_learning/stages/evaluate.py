@@ -63,6 +63,8 @@ class Judged:
     old: OldData
     scores: Scores
     compared: Compared | None
+    choice: str | None
+    """Which strategy ``auto`` chose for the candidate, and why, where it did."""
 
 
 def evaluate(spec: EvaluateSpec, inputs: Inputs, out: Path, run: Run) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def _judge(spec: EvaluateSpec, inputs: Inputs, run: Run) -> Judged:
     champion = candidate if same else _champion(spec, inputs, rows, old, run, shown.seen)
     compared = compare_scores(rows, candidate, champion, spec) if champion else None
     scores = Scores(candidate=candidate, champion=champion, **_baselines(inputs, task, rows, run))
-    return Judged(rows=rows, dropped=dropped, old=old, scores=scores, compared=compared)
+    return Judged(rows=rows, dropped=dropped, old=old, scores=scores, compared=compared, choice=classifier.choice)
 
 
 def digest_rows(rows: Rows) -> str:
@@ -227,7 +229,7 @@ def _verdict(
 def _notes(spec: EvaluateSpec, facts: Mapping[str, Any], judged: Judged) -> list[str]:
     """Return one sentence for each circumstance that a reader of the figures must know."""
     rows, scores, compared = judged.rows, judged.scores, judged.compared
-    notes = [*(compared.notes if compared else []), *scores.candidate.warnings]
+    notes = [*(compared.notes if compared else []), *scores.candidate.warnings, *([judged.choice] if judged.choice else [])]
     if compared:
         counts = compared.mcnemar
         disagreement = (counts.only_candidate + counts.only_champion) / len(rows)

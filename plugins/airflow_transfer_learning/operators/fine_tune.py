@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from airflow_transfer_learning.operators.training import TrainingOperator, paren
 from transfer_learning.bases import BaseModel, Bases
 from transfer_learning.errors import BadInput
 from transfer_learning.identity import fingerprint
+from transfer_learning.jobs import JobResult
 from transfer_learning.refs import DatasetRef, ModelRef
 from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec
 from transfer_learning.store import Store
@@ -82,6 +84,8 @@ class FineTuneOperator(TrainingOperator):
                 inputs |= fetch_sets(store, sets, work / "features", self.open_cache())
                 if spec.replay is not None:
                     inputs |= self.fetch_older(store, older, facts, work)
+                if spec.strategy == "auto":
+                    inputs |= fetch_base_ledger(store, base.uri, work / "base_ledger")
                 found = self.train(store, context, key, as_extracted(spec, sets), inputs, work / "job", facts)
             return dataclasses.replace(found, as_of=self.as_of(context)).to_dict()
 
@@ -125,6 +129,11 @@ class FineTuneOperator(TrainingOperator):
             found["ledger"] = [work / "ledger"]
         return found
 
+    def publish(self, store: Store, context: Context, key: str, job: JobResult, facts: dict[str, Any]) -> ModelRef:
+        """Publish the child's folder; its manifest tells what ``auto`` chose, where it did."""
+        choice = json.loads((job.out / "model" / "passport.json").read_bytes()).get("choice")
+        return super().publish(store, context, key, job, facts | ({"choice": choice} if choice else {}))
+
     def fetch_base(self, store: Store, context: Context, destination: Path) -> BaseModel:
         """Bring the base model onto this machine.
 
@@ -146,6 +155,15 @@ class FineTuneOperator(TrainingOperator):
         roles = ("train", "validation")
         store.datasets.fetch(dataset.name, dataset.digest, destination=destination, splits=roles, cache=self.open_cache())
         return {role: [destination / role] for role in roles if (destination / role).is_dir()}
+
+
+def fetch_base_ledger(store: Store, uri: str, destination: Path) -> dict[str, list[Path]]:
+    """Bring what a base model was trained on onto this machine, where it is of this store: no other brings a ledger."""
+    name, _, version = uri.removeprefix("model://").partition("@")
+    if not uri.startswith("model://"):
+        return {}
+    store.models.fetch_ledger(name, int(version), destination)
+    return {"base_ledger": [destination]}
 
 
 def with_features(spec: FineTuneSpec, sets: Sequence[Set], manifest: Mapping[str, Any], base: str) -> FineTuneSpec:

@@ -57,6 +57,8 @@ def _features(spec: FeatureSpec) -> str:
 def _training(spec: FineTuneSpec) -> str:
     changed = {name: value for name, value in spec.canonical().items() if name not in ("strategy", "task")}
     settings = ", ".join(f"{name} {value}" for name, value in changed.items()) or "the defaults for its size"
+    if spec.strategy == "auto":
+        return f"Measure the base model on some of the rows, choose the strategy by that, and fine-tune with {settings}."
     return f"Fine-tune with strategy {spec.strategy!r} and {settings}."
 
 
