@@ -82,6 +82,10 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
             lambda: FineTuneSpec(strategy="auto", layer=2, classifier="linear_svm"),
             "BAD_SETTING only strategy 'linear_probe' takes layer and classifier, and the strategy is 'auto'",
         ),
+        (
+            lambda: FineTuneSpec(strategy="auto", init_from="scratch"),
+            "strategy 'auto' measures what the base has learned, and init_from is 'scratch', which leaves that out — name",
+        ),
         (lambda: FineTuneSpec(strategy="auto", lora_rank=4), "only strategy 'lora' takes lora_rank, and the strategy is 'auto'"),
         (lambda: FineTuneSpec(strategy="auto", unfreeze_blocks=2), "unfreeze_blocks does not apply to strategy 'auto' — use"),
         (

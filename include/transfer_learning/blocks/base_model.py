@@ -94,22 +94,6 @@ def _with_tokenizer(folder: Path, model: Any, head_labels: list[str]) -> Base:
     return Base(model, tokenizer, longest_input(model, tokenizer, architecture.reserved_positions(model.config)), head_labels)
 
 
-def untrained(folder: Path, seed: int) -> Any:
-    """Return a base model's architecture with random weights, ``AutoModel`` in fp32 on the CPU.
-
-    Args:
-        folder: whose config.json describes it; its weights are not read.
-        seed: of the weights.
-
-    Raises:
-        BadInput: as ``read_config``, or a config that describes another model than the files hold.
-    """
-    config = read_config(folder)
-    _refuse_inflated(AutoModel, config, folder, _is_head)
-    torch.manual_seed(seed)
-    return AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-
-
 def quiet_library() -> None:
     """Let the library keep its own report of the keys: every one is accounted for here."""
     library_logging.set_verbosity_error()  # type: ignore[no-untyped-call]

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from transfer_learning.blocks import probe
 from transfer_learning.blocks.backbone import Backbone
@@ -22,6 +21,7 @@ from transfer_learning.blocks.batching import Tokens, tokenize
 from transfer_learning.blocks.extraction import Extractor, arithmetic, batches_of, extract
 from transfer_learning.blocks.probe import Accuracy
 from transfer_learning.blocks.rows import Rows
+from transfer_learning.blocks.sampling import drawing_order
 from transfer_learning.blocks.transferability import TokenFigures, logme, token_figures
 from transfer_learning.errors import Stopped
 from transfer_learning.stage import Run
@@ -74,24 +74,6 @@ class Measured:
         return dataclasses.asdict(self) | {"layers": [dataclasses.asdict(layer) for layer in self.layers]}
 
 
-def draw(rows: Rows, seed: int, most: int = MOST_ROWS) -> NDArray[np.int64]:
-    """Return the places of at most so many rows, each class by its share; the first ones are such a sample too.
-
-    Args:
-        rows: labelled ones, in the order of their keys.
-        seed: of the draw.
-        most: rows to draw.
-    """
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(rows))
-    _, classes = np.unique(np.array(rows.labels)[order], return_inverse=True)
-    counts = np.bincount(classes)
-    grouped = np.argsort(classes, kind="stable")
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[grouped] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    share = (rank + 0.5) / counts[classes]
-    return order[np.lexsort((share, rank >= FEWEST_OF_CLASS))][:most]
-
-
 def measure(folder: Path, rows: Rows, pooling: str, seed: int, run: Run, every_layer: bool = False) -> Measured:
     """Look at a base model through some labelled rows.
 
@@ -117,7 +99,7 @@ def measure(folder: Path, rows: Rows, pooling: str, seed: int, run: Run, every_l
         return probe.cross_validated(features, targets, classes, seed=seed, poll=lambda: _end_if_asked(run))
 
     trained = _features(base.model, tokens, pooling, run, "its own weights")
-    random = _features(untrained(folder, seed), tokens, pooling, run, "random weights")
+    random = _features(untrained(folder, seed).model, tokens, pooling, run, "random weights")
     scores = [logme(features, targets) for features in trained]
     last = len(trained) - 1
     wanted = set(range(last + 1)) if every_layer else {last, 1 + int(np.argmax(scores[1:]))}
@@ -135,7 +117,7 @@ def measure(folder: Path, rows: Rows, pooling: str, seed: int, run: Run, every_l
 
 def _sample(base: Base, rows: Rows, seed: int) -> tuple[Rows, Tokens]:
     """Return the rows that are looked at, and their tokens, within both bounds."""
-    sample = rows.select(draw(rows, seed))
+    sample = rows.select(drawing_order(rows, seed, FEWEST_OF_CLASS)[:MOST_ROWS])
     longest, segments = min(LONGEST, base.max_length), Backbone(base.model.base_model).has_segments
     tokens = tokenize(base.tokenizer, sample.texts, sample.pairs, longest, segments=segments)
     kept = int(np.searchsorted(tokens.starts, MOST_TOKENS, side="right")) - 1

@@ -1,11 +1,12 @@
-"""Which rows a training takes that is to learn from fewer than there are."""
+"""Which rows are drawn where fewer are wanted than there are: by a training that is to learn from few, or by a quick look."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transfer_learning.blocks.rows import Rows
 from transfer_learning.errors import BadInput
@@ -24,20 +25,29 @@ def stratified(rows: Rows, count: int, seed: int) -> Rows:
     Raises:
         BadInput: more than there are, or fewer than labels.
     """
-    sizes = Counter(rows.labels)
+    labels = len(set(rows.labels))
     if count > len(rows):
         raise BadInput("TOO_FEW_ROWS", f"train_rows is {count:,}, and there are {len(rows):,}", "take fewer, or label more")
-    if count < len(sizes):
-        raise BadInput(
-            "BAD_SETTING", f"train_rows is {count}, and there are {len(sizes)} labels", "take one row of each at least"
-        )
+    if count < labels:
+        raise BadInput("BAD_SETTING", f"train_rows is {count}, and there are {labels} labels", "take one row of each at least")
+    return rows.select(np.sort(drawing_order(rows, seed)[:count]))
+
+
+def drawing_order(rows: Rows, seed: int, first: int = 1) -> NDArray[np.int64]:
+    """Return the places of all rows in the order they are drawn in: any beginning of it has each label in its share.
+
+    Args:
+        rows: with labels.
+        seed: decides, with its key, a row's place among those of its label.
+        first: so many rows of each label come before all others.
+    """
     by_label: defaultdict[str, list[tuple[bytes, int]]] = defaultdict(list)
     for place, (key, label) in enumerate(zip(rows.row_keys, rows.labels, strict=True)):
         by_label[label].append((hashlib.sha256(f"{seed} ".encode() + key).digest(), place))
-    # In the middles of equal steps from 0 to 1, so that any prefix of all rows has each label in its share; first one of each.
+    # In the middles of equal steps from 0 to 1: so any beginning has each label in its share.
     order = [
-        (rank > 0, (rank + 0.5) / sizes[label], drawn, place)
-        for label, found in by_label.items()
+        (rank >= first, (rank + 0.5) / len(found), drawn, place)
+        for found in by_label.values()
         for rank, (drawn, place) in enumerate(sorted(found))
     ]
-    return rows.select(np.array(sorted(place for *_, place in sorted(order)[:count]), dtype=np.int64))
+    return np.array([place for *_, place in sorted(order)], dtype=np.int64)

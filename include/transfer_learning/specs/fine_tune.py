@@ -116,7 +116,7 @@ class FineTuneSpec(Settings):
             raise BadInput("BAD_SETTING", "FineTuneSpec.weight_decay must be 0 or more, and warmup at least 0 and below 1")
         if self.replay is not None and not 0 <= self.replay < 1:
             raise BadInput("BAD_SETTING", f"FineTuneSpec.replay must be at least 0 and below 1, found {self.replay}")
-        self._check_rows()
+        self._check_start()
         self._check_rates()
         self._check_blocks()
         self._refuse_foreign("linear_probe", "layer", "normalize", "classifier")
@@ -127,10 +127,13 @@ class FineTuneSpec(Settings):
         """Whether training goes on from the model's own version, where there is one."""
         return self.init_from in ("latest", "champion")
 
-    def _check_rows(self) -> None:
+    def _check_start(self) -> None:
         if self.replay is not None and self.init_from == "scratch":
             what = "replay keeps what a version has learned, and init_from is 'scratch', which knows nothing"
             raise BadInput("BAD_SETTING", what, "leave one of the two out")
+        if self.strategy == "auto" and self.init_from == "scratch":
+            what = "strategy 'auto' measures what the base has learned, and init_from is 'scratch', which leaves that out"
+            raise BadInput("BAD_SETTING", what, "name a strategy")
         if self.replay is not None and self.train_rows is not None:
             raise BadInput("BAD_SETTING", "replay and train_rows both say which rows train", "leave one of the two out")
 

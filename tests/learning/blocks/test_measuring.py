@@ -1,18 +1,15 @@
 """A quick look at a base model: a bounded sample, the same for the same seed, and what real features tell."""
 
 import dataclasses
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from learning.real_news import BASE, headlines
 from learning.tiny_model import make_rows, write_base, write_rows
 from transfer_learning.blocks import measuring, numerics
-from transfer_learning.blocks.base_model import load_base, untrained
-from transfer_learning.blocks.measuring import Measured, draw, measure
+from transfer_learning.blocks.base_model import load_base
+from transfer_learning.blocks.measuring import Measured, measure
 from transfer_learning.blocks.rows import Rows, read_rows
 from transfer_learning.errors import Stopped
 from transfer_learning.specs import TaskSpec
@@ -25,48 +22,8 @@ def run() -> Run:
     return made
 
 
-def labelled(*counts: int) -> Rows:
-    """Return rows without text of so many rows a class."""
-    labels = [f"class {number}" for number, count in enumerate(counts) for _ in range(count)]
-    texts = [""] * len(labels)
-    return Rows(texts, None, labels, tuple(sorted(set(labels))), [], [], {})
-
-
 def read(folder: Path, rows: list[tuple[str, str]]) -> Rows:
     return read_rows([write_rows(folder, rows)], TaskSpec())
-
-
-def test_each_class_is_drawn_by_its_share() -> None:
-    rows = labelled(3000, 1500, 500)
-
-    found = Counter(rows.labels[place] for place in draw(rows, seed=0, most=1000))
-
-    assert found == {"class 0": 600, "class 1": 300, "class 2": 100}
-
-
-def test_the_beginning_of_a_sample_is_one_too() -> None:
-    rows = labelled(3000, 1500, 500)
-
-    found = Counter(rows.labels[place] for place in draw(rows, seed=0, most=1000)[:300])
-
-    assert [abs(found[f"class {number}"] - expected) <= 6 for number, expected in enumerate((180, 90, 30))] == [True] * 3
-
-
-def test_a_rare_class_comes_with_its_first_rows() -> None:
-    rows = labelled(20_000, 4, 40)
-
-    found = Counter(rows.labels[place] for place in draw(rows, seed=0, most=1000))
-
-    assert found["class 1"] == 4
-    assert found["class 2"] >= measuring.FEWEST_OF_CLASS
-
-
-def test_every_row_is_drawn_once_where_all_fit_and_by_seed_where_not() -> None:
-    rows = labelled(60, 40)
-
-    assert sorted(draw(rows, seed=0)) == list(range(100))
-    assert np.array_equal(draw(rows, 1, 50), draw(rows, 1, 50))
-    assert not np.array_equal(draw(rows, 1, 50), draw(rows, 2, 50))
 
 
 def test_the_sample_keeps_within_its_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,21 +71,6 @@ def test_a_stop_is_heard(tmp_path: Path) -> None:
 
     with pytest.raises(Stopped):
         measure(write_base(tmp_path / "base"), rows, "mean", 0, stopped)
-
-
-def test_random_weights_are_those_of_the_seed_and_of_the_same_shape(tmp_path: Path) -> None:
-    base = write_base(tmp_path / "base")
-    own = load_base(base, [], "mean", 0).model.state_dict()
-
-    first, again, other = (untrained(base, seed).state_dict() for seed in (0, 0, 1))
-
-    assert {name: tensor.shape for name, tensor in first.items() if "pooler" not in name} == {
-        name: tensor.shape for name, tensor in own.items() if "pooler" not in name
-    }
-    name = "encoder.layer.0.attention.self.query.weight"
-    assert torch.equal(first[name], again[name])
-    assert not torch.equal(first[name], other[name])
-    assert not torch.equal(first[name], own[name])
 
 
 @pytest.fixture(scope="module")

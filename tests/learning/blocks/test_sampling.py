@@ -10,7 +10,7 @@ import pytest
 
 from learning.tiny_model import make_rows, write_rows
 from transfer_learning.blocks.rows import Rows, read_rows
-from transfer_learning.blocks.sampling import stratified
+from transfer_learning.blocks.sampling import drawing_order, stratified
 from transfer_learning.errors import BadInput
 from transfer_learning.specs import TaskSpec
 
@@ -70,3 +70,10 @@ def test_a_row_without_its_like_is_drawn_as_it_is(rows: Rows) -> None:
     single = dataclasses.replace(rows, labels=["sport", *["business"] * 59])
 
     assert Counter(stratified(single, 2, seed=0).labels) == {"sport": 1, "business": 1}
+
+
+def test_the_first_of_each_label_come_before_all_others(rows: Rows) -> None:
+    order = drawing_order(rows, seed=0, first=4)
+
+    assert Counter(rows.labels[place] for place in order[:12]) == {"sport": 4, "business": 4, "film": 4}
+    assert sorted(order) == list(range(60))
