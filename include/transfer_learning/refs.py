@@ -134,3 +134,17 @@ class VerdictRef(Ref):
     uri: str
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     as_of: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ComparisonRef(Ref):
+    """Several evaluated versions of one model, side by side; table and picture lie under ``uri``."""
+
+    kind: ClassVar[str] = "comparison"
+    model: str
+    digest: str
+    uri: str
+    sentences: list[str]
+    """Which method is best with so many labels, and what the others take to reach it."""
+    rows: list[dict[str, Any]]
+    """``{"method", "train_rows", "draws", "accuracy", "low", "high"}``, the best method first."""

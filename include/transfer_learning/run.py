@@ -35,6 +35,7 @@ STAGES: dict[str, type[Settings]] = {
     "feature_extract": specs.FeatureSpec,
     "fine_tune": specs.FineTuneSpec,
     "evaluate": specs.EvaluateSpec,
+    "compare": specs.CompareSpec,
 }
 
 STATUS = {0: "finished", 65: "bad_input", 70: "crashed", 71: "out_of_memory", 72: "diverged", 75: "stopped"}

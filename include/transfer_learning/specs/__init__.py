@@ -1,5 +1,6 @@
 """The settings of each stage. Torch-free, frozen, complete, and checked when built."""
 
+from transfer_learning.specs.compare import CompareSpec
 from transfer_learning.specs.evaluate import EvaluateSpec, Gate
 from transfer_learning.specs.features import FeatureSpec
 from transfer_learning.specs.fine_tune import FineTuneSpec
@@ -9,6 +10,7 @@ from transfer_learning.specs.pull import PullSpec, SplitSpec
 from transfer_learning.specs.task import TaskSpec
 
 __all__ = [
+    "CompareSpec",
     "EvaluateSpec",
     "FeatureSpec",
     "FineTuneSpec",

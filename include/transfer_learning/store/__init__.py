@@ -1,4 +1,4 @@
-"""Snapshots, features, versions, aliases and evaluations in object storage."""
+"""Snapshots, features, versions, aliases, evaluations and comparisons in object storage."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from transfer_learning.errors import BadInput
 from transfer_learning.store.aliases import AliasStore
+from transfer_learning.store.comparisons import ComparisonStore
 from transfer_learning.store.datasets import DatasetStore
 from transfer_learning.store.evaluations import EvaluationStore
 from transfer_learning.store.features import FeatureStore
@@ -33,6 +34,7 @@ class Store:
         self.models = ModelStore(objects)
         self.aliases = AliasStore(objects)
         self.evaluations = EvaluationStore(objects)
+        self.comparisons = ComparisonStore(objects)
         self.datasets = DatasetStore(objects)
         self.features = FeatureStore(objects)
 

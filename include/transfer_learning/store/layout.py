@@ -54,6 +54,11 @@ def evaluations_prefix(name: str, version: int | None = None) -> str:
     return f"{model_prefix(name)}evaluations/" + ("" if version is None else f"{version:06d}/")
 
 
+def comparison_prefix(name: str, digest: str) -> str:
+    """Return the folder of one comparison of a model's versions, without a slash at the end."""
+    return f"{model_prefix(name)}comparisons/{check_sha256(digest)}"
+
+
 def aliases_prefix(name: str) -> str:
     """Return the prefix of a model's aliases and their histories."""
     return f"{model_prefix(name)}aliases/"

@@ -1,5 +1,6 @@
 """The operators, one for each step of a retrain."""
 
+from airflow_transfer_learning.operators.compare import CompareOperator
 from airflow_transfer_learning.operators.evaluate import EvaluateOperator
 from airflow_transfer_learning.operators.feature_extract import FeatureExtractOperator
 from airflow_transfer_learning.operators.fine_tune import FineTuneOperator
@@ -10,6 +11,7 @@ from airflow_transfer_learning.operators.pull_dataset import PullDatasetOperator
 from airflow_transfer_learning.operators.task_args import training_task_args
 
 __all__ = [
+    "CompareOperator",
     "EvaluateOperator",
     "FeatureExtractOperator",
     "FineTuneOperator",

@@ -1,4 +1,4 @@
-"""Pictures of a verdict. Drawn without pyplot, so that no state is shared; readable in grey and by colour-blind people."""
+"""Pictures of verdicts and comparisons, for grey paper and colour-blind people too. Drawn without pyplot: no state is shared."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from transfer_learning.blocks.evaluation.learning_curves import BASELINES, Point
 from transfer_learning.blocks.evaluation.metrics import Calibration
 
 CANDIDATE, CHAMPION, INK = "#0072B2", "#E69F00", "#444444"
 """Blue and orange of Okabe & Ito, told apart by everyone; the champion's marks also differ in shape or hatching."""
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D00", "#000000")
+"""Okabe & Ito's, with a darker yellow; markers tell apart what has the same one."""
+MARKERS = "osD^vPX*<>hp"
 
 MOST_CELLS = 20
 """A confusion matrix of more labels shows the most confused ones."""
 
 MOST_BARS = 30
 
-LONGEST_NAME = 24
+LONGEST_NAME, LONGEST_METHOD = 24, 44
 
 DPI = 120
 
@@ -139,6 +144,58 @@ def draw_per_class(path: Path, candidate: Mapping[str, Any], champion: Mapping[s
     _save(figure, path)
 
 
+def draw_curves(path: Path, curves: Sequence[Point], title: str, confidence: float) -> None:
+    """Draw accuracy against labelled rows, one line for each method, with an interval at each point.
+
+    Args:
+        path: the PNG to write.
+        curves: the points, the best method first.
+        title: stands above.
+        confidence: of the intervals.
+    """
+    counts = sorted({point.train_rows for point in curves})
+    methods = list(dict.fromkeys(point.method for point in curves))
+    figure = Figure(figsize=(9.5, 5), layout="constrained")
+    axes = figure.subplots()
+    trained = [method for method in methods if method not in BASELINES.values()]
+    for number, method in enumerate(methods):
+        # A little beside one another, so that no interval hides another one.
+        shift = 1 + 0.012 * (number - (len(methods) - 1) / 2)
+        colour = COLOURS[trained.index(method) % len(COLOURS)] if method in trained else None
+        _draw_curve(axes, [point for point in curves if point.method == method], colour, MARKERS[number % len(MARKERS)], shift)
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.minorticks_off()
+    axes.set(xlabel="labelled training rows", ylabel=f"accuracy, with its {confidence:.0%} interval {_interval_over(curves)}")
+    axes.set_title(title, loc="left", fontsize=11)
+    _plain(axes)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    _save(figure, path)
+
+
+def _draw_curve(axes: Axes, own: Sequence[Point], colour: str | None, marker: str, shift: float) -> None:
+    """Draw one method's line; without a colour it is grey and dashed."""
+    axes.errorbar(
+        [point.train_rows * shift for point in own],
+        [point.accuracy for point in own],
+        yerr=[[point.accuracy - point.low for point in own], [point.high - point.accuracy for point in own]],
+        color=colour or INK,
+        linestyle="solid" if colour else (0, (4, 3)),
+        marker=marker,
+        markersize=6,
+        linewidth=1.6,
+        elinewidth=0.9,
+        label=_short(own[0].method, LONGEST_METHOD),
+    )
+
+
+def _interval_over(curves: Sequence[Point]) -> str:
+    draws = {point.draws for point in curves}
+    if draws == {1}:
+        return "over the test rows"
+    return f"over {max(draws)} draws of the rows" if len(draws) == 1 else "over draws of the rows, or else over the test rows"
+
+
 def _both(candidate: Any, champion: Any) -> list[tuple[str, str, str, Any]]:
     drawn = [("candidate", CANDIDATE, "o", candidate)]
     return drawn if champion is None else [*drawn, ("champion", CHAMPION, "s", champion)]
@@ -150,10 +207,10 @@ def _plain(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _short(name: str) -> str:
+def _short(name: str, longest: int = LONGEST_NAME) -> str:
     """Cut a long label in its middle, and keep a dollar sign from starting a formula."""
-    half = LONGEST_NAME // 2
-    cut = name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
+    half = longest // 2
+    cut = name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}"
     return cut.replace("$", r"\$")
 
 

