@@ -48,10 +48,12 @@ class Corpus:
     """The training file as it is on day 1 and on day 2; an empty topic is a row without a label."""
     labelled: tuple[int, int]
     """Labelled training rows on each day."""
+    all_labelled: Path
+    """Every training row with its label."""
 
 
 def write_corpus(folder: Path, text: Text = "headlines") -> Corpus:
-    """Write golden.csv, day1.csv and day2.csv into ``folder``.
+    """Write golden.csv, day1.csv, day2.csv and all.csv into ``folder``.
 
     Headlines: day 1 has 80 labels, day 2 the same rows with 240 more; a training row has no body that also stands in golden.csv.
     Articles: all are labelled, and day 2 has more of them.
@@ -69,13 +71,15 @@ def write_corpus(folder: Path, text: Text = "headlines") -> Corpus:
         first = stratified(train, ARTICLES_ON_DAY_1)
         days = [[row for row in train if row in first], train]
     column = {"headlines": "headline", "articles": "article"}[text]
-    for name, part in (("golden", [row for row in rows if row in golden]), ("day1", days[0]), ("day2", days[1])):
+    parts = {"golden": [row for row in rows if row in golden], "day1": days[0], "day2": days[1], "all": train}
+    for name, part in parts.items():
         write_csv(folder / f"{name}.csv", column, part)
     return Corpus(
         text_column=column,
         golden=folder / "golden.csv",
         days=(folder / "day1.csv", folder / "day2.csv"),
         labelled=(sum(bool(row.topic) for row in days[0]), sum(bool(row.topic) for row in days[1])),
+        all_labelled=folder / "all.csv",
     )
 
 

@@ -26,10 +26,11 @@ class RunFailed(Exception):
     """A run of the DAG ended in failure; the message is the task's own line and where its log lies."""
 
 
-def upload(client: S3Client, bucket: str, prefix: str, train: Path, golden: Path) -> None:
-    """Put the day's training file over yesterday's, and the golden test set beside it."""
+def upload(client: S3Client, bucket: str, prefix: str, train: Path, golden: Path, all_labelled: Path) -> None:
+    """Put the day's training file over yesterday's, and beside it the golden test set and what it would be with every label."""
     client.upload_file(str(golden), bucket, f"{prefix}/test/golden.csv")
     client.upload_file(str(train), bucket, f"{prefix}/train/labelled-so-far.csv")
+    client.upload_file(str(all_labelled), bucket, f"{prefix}/all-labelled/all.csv")
 
 
 def wait_for_dag(api: AirflowApi, check: Callable[[], None], seconds: float = 90.0) -> None:

@@ -61,6 +61,14 @@ def test_day_1_has_80_labels_and_day_2_adds_240_to_the_same_rows(headlines: Corp
     assert {day_2[key]["topic"] for key in first} == {"business", "sports", "politics", "entertainment", "tech"}
 
 
+def test_the_file_with_every_label_has_the_training_rows_of_day_2(headlines: Corpus) -> None:
+    day_2, every = rows_of(headlines.days[1]), rows_of(headlines.all_labelled)
+    assert all(row["topic"] for row in every.values())
+    assert len(every) == 1596
+    assert {key: row | {"topic": ""} for key, row in every.items()} == {key: row | {"topic": ""} for key, row in day_2.items()}
+    assert all(every[key]["topic"] == row["topic"] for key, row in day_2.items() if row["topic"])
+
+
 def test_headlines_bring_their_bodies_and_no_body_of_the_golden_set_stands_in_training(headlines: Corpus) -> None:
     golden, train = ([row["body"] for row in rows_of(path).values()] for path in (headlines.golden, headlines.days[1]))
     texts = [{" ".join(body.casefold().split()) for body in part if body} for part in (golden, train)]
@@ -88,5 +96,6 @@ def test_articles_are_whole_all_labelled_and_more_on_day_2(articles: Corpus) -> 
 
 def test_the_files_are_the_same_bytes_each_time(headlines: Corpus, tmp_path: Path) -> None:
     again = write_corpus(tmp_path)
-    pairs = zip((headlines.golden, *headlines.days), (again.golden, *again.days), strict=True)
+    files = ((corpus.golden, *corpus.days, corpus.all_labelled) for corpus in (headlines, again))
+    pairs = zip(*files, strict=True)
     assert all(first.read_bytes() == second.read_bytes() for first, second in pairs)

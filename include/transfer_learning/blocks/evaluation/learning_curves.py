@@ -19,7 +19,7 @@ WORDS, MAJORITY = "TF-IDF + logistic regression", "majority class"
 BASELINES = {"tfidf": WORDS, "majority": MAJORITY}
 """Names by those of the verdict."""
 
-OVER = "over "
+OVER = "more than "
 
 NOT_A_METHOD = ("strategy", "init_from", "train_rows", "seed", "task")
 """Settings that have their own place, or are the axis."""
