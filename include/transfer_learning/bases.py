@@ -2,7 +2,7 @@
 
 ``hf://org/name@revision``, ``model://name@alias-or-version``, ``s3://bucket/prefix``, ``file:///folder`` and
 ``package://import_name/subfolder``. Only safetensors, JSON, text and tokenizer files ever leave the source; weights in other
-formats, and code, stay where they are.
+formats, and code, stay where they are. A version that is adapters alone comes with its own base in the subfolder ``base``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import importlib.util
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from urllib.parse import unquote
 from transfer_learning.errors import BadInput, nearest
 from transfer_learning.hashes import sha256_of
 from transfer_learning.hub import hub_error, moving_revision, open_hub
-from transfer_learning.model_files import WANTED, is_wanted, model_files, no_safetensors
+from transfer_learning.model_files import ADAPTER_BASE, WANTED, holds_adapters, is_wanted, model_files, no_safetensors
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import check_name
 from transfer_learning.store.cache import Cache
@@ -45,6 +45,9 @@ class Models(Protocol):
 
     def fetch(self, name: str, version: int, destination: Path) -> Path:
         """Download a version, verified."""
+
+    def manifest(self, name: str, version: int) -> Mapping[str, Any]:
+        """Return the manifest of a version."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,6 +131,34 @@ class Bases:
                 path.write_text(json.dumps(files), encoding="utf-8")
         return BaseModel(destination, _digest(files), uri)
 
+    def add_base(self, name: str, version: int, folder: Path) -> None:
+        """Lay the base of a version that is adapters alone beside them; any other version stays as it is.
+
+        Args:
+            name: of the model.
+            version: its number.
+            folder: what ``fetch`` of the store's models has made of it.
+
+        Raises:
+            BadInput: the base is gone, or is not the one that they were trained on.
+        """
+        if not holds_adapters(folder):
+            return
+
+        def copy(file: str, path: Path) -> None:
+            shutil.copyfile(base.folder / file, path)
+
+        known, beside = self._models().manifest(name, version)["facts"].get("base") or {}, folder / ADAPTER_BASE
+        uri, wanted = str(known.get("uri", "")), known.get("digest")
+        try:
+            base = self.fetch(uri, beside)
+        except BadInput as error:
+            raise _no_base(error.code, name, version, str(error).partition(" — ")[0]) from None
+        if base.digest != wanted:
+            raise _no_base("BASE_CHANGED", name, version, f"{uri} has digest {base.digest[:12]} now, and had {str(wanted)[:12]}")
+        if base.folder != beside:
+            self._lay_down(_files(base.folder), beside, copy)
+
     def _cached(self, listing: Path, destination: Path) -> list[list[str]] | None:
         """Lay down what was downloaded before; None where a file of it is gone or damaged."""
 
@@ -152,6 +183,7 @@ class Bases:
         elif scheme == "model":
             name, _, version = rest.partition("@")
             self._models().fetch(name, int(version), target)
+            self.add_base(name, int(version), target)
         else:
             self._download_s3(rest, pin, uri, target)
 
@@ -255,6 +287,11 @@ def _pinned(base: BaseModel, pin: str) -> BaseModel:
 
 def _changed(uri: str, what: str) -> BadInput:
     return BadInput("BASE_CHANGED", f"the {what} are no longer those that were pinned", "plan the run again", file=uri)
+
+
+def _no_base(code: str, name: str, version: int, why: str) -> BadInput:
+    what = f"is adapters alone, and the base that they were trained on cannot be had: {why.removeprefix(code).strip()}"
+    return BadInput(code, what, "bring that base back, or train again", file=f"model://{name}@{version}")
 
 
 def _bucket_and_prefix(rest: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Which files of a model's folder count: weights in safetensors, configuration, vocabularies. Torch-free.
 
-Weights in other formats, and code, are never read; a folder that has nothing else is refused with their names.
+Weights in other formats, and code, are never read; a folder that has nothing else is refused with their names. Adapters alone are
+a folder too; wherever they are used, the folder of their base model lies in it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,17 @@ WANTED = (
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npz")
 """Weights that are not loaded, named so that the user knows which file to convert."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""What ``peft`` reads first of a folder with adapters alone."""
+
+ADAPTER_BASE = "base"
+"""Subfolder for the model that the adapters belong to; no part of what is published."""
+
+
+def holds_adapters(folder: Path) -> bool:
+    """Return whether a folder holds adapters alone; a model with another one's adapters beside it is none."""
+    return (folder / ADAPTER_CONFIG).exists() and not (folder / "config.json").exists()
 
 
 def is_wanted(name: str) -> bool:

@@ -36,6 +36,7 @@ STAGES: dict[str, type[Settings]] = {
     "fine_tune": specs.FineTuneSpec,
     "evaluate": specs.EvaluateSpec,
     "compare": specs.CompareSpec,
+    "merge": Settings,
 }
 
 STATUS = {0: "finished", 65: "bad_input", 70: "crashed", 71: "out_of_memory", 72: "diverged", 75: "stopped"}

@@ -14,10 +14,12 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as library_logging
 
+from transfer_learning.blocks import adapter_folder
 from transfer_learning.blocks.backbone import architecture_of
-from transfer_learning.blocks.safe_loading import check_configs, check_files, count_weights
+from transfer_learning.blocks.model_folder import PASSPORT
+from transfer_learning.blocks.safe_loading import check_configs, check_files, check_keys, count_weights
 from transfer_learning.errors import BadInput, one_line
-from transfer_learning.model_files import no_safetensors
+from transfer_learning.model_files import holds_adapters, no_safetensors
 
 LONGEST_SHOWN = 5
 
@@ -48,7 +50,8 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
        are wanted from scratch (``FineTuneSpec.init_from``), ``untrained`` takes the place of this function.
 
     Args:
-        folder: with config.json, safetensors weights and tokenizer files.
+        folder: with config.json, safetensors weights and tokenizer files; or with adapters and the folder of their base, which
+            are loaded as the merged model.
         labels: label names in order.
         pooling: ``architecture`` or a pooling of the last states.
         seed: of a fresh head.
@@ -119,6 +122,11 @@ def read_any_config(folder: Path) -> Any:
     Raises:
         BadInput: no config.json, one that asks for code, or a model that is unknown to transformers.
     """
+    if holds_adapters(folder):
+        check_keys(folder)
+        config = read_any_config(adapter_folder.base_of(folder))
+        config.id2label = dict(enumerate(adapter_folder.labels_of(folder / PASSPORT)))
+        return config
     values = check_configs(folder)
     kind = str(values.get("model_type"))
     if kind not in CONFIG_MAPPING:
@@ -199,6 +207,8 @@ def load_weights(
     Raises:
         BadInput: a config that describes another model than the files hold, or keys that do not fit.
     """
+    if holds_adapters(folder):
+        return _load_adapted(loader, folder, config, seed, is_head)
     _refuse_inflated(loader, config, folder, is_head)
     torch.manual_seed(seed)
     try:
@@ -219,6 +229,21 @@ def load_weights(
             raise MemoryError from None
         raise BadInput("BAD_WEIGHTS", f"cannot be loaded: {_brief(error)}", "check the folder", file=folder) from None
     _account_for_keys(folder, model, report, is_head)
+    return model, report
+
+
+def _load_adapted(
+    loader: Any, folder: Path, config: Any, seed: int, is_head: Callable[[str, Any], bool]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the base with a folder's adapters merged into it, and the report that the merged model's own files would get."""
+    base = adapter_folder.base_of(folder)
+    check_files(base)
+    check_weights(base)
+    model, report = load_weights(loader, base, config, seed, is_head)
+    head, own = adapter_folder.merge(folder, model), dict(model.named_parameters())
+    other_shape = [(name, shape, tuple(own[name].shape)) for name, shape in head.items() if shape != tuple(own[name].shape)]
+    report["missing_keys"] = {key for key in report["missing_keys"] if key not in head}
+    report["mismatched_keys"] = [entry for entry in report["mismatched_keys"] if entry[0] not in head] + other_shape
     return model, report
 
 
@@ -294,8 +319,9 @@ def _stored_tensor(folder: Path, name: str) -> torch.Tensor:
     """Return one tensor of the files, fp32."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as weights:
-            if name in weights.keys():  # noqa: SIM118 - not a dict
-                return weights.get_tensor(name).float()  # type: ignore[no-any-return]
+            for key in (name, f"{adapter_folder.PREFIX}{name}"):
+                if key in weights.keys():  # noqa: SIM118 - not a dict
+                    return weights.get_tensor(key).float()  # type: ignore[no-any-return]
     raise BadInput("WRONG_KEYS", f"there is no tensor {name!r}", "copy the model again", file=folder)
 
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021), through ``peft``: trained beside frozen weights, merged into them before publishing.
+"""Low-rank adapters (Hu et al. 2021), through ``peft``: trained beside frozen weights, and maybe merged into them afterwards.
 
 A weight ``W`` of the attention's query and value becomes ``W + alpha / rank * B A``, where ``B`` starts at zero: before the first
 step the model is the base. Only ``A`` and ``B`` train, with the head. In GPT-2 query, key and value are one weight, with one
@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from transfer_learning.blocks.head import TextClassifier
 
 ADAPTED = ".base_layer."
-"""Stands in the name of a frozen weight that adapters will be merged into."""
+"""Stands in the name of a frozen weight that has adapters beside it."""
 
 
 def attach(classifier: TextClassifier, block: int, rank: int, alpha: float, seed: int) -> None:
@@ -44,6 +44,11 @@ def attach(classifier: TextClassifier, block: int, rank: int, alpha: float, seed
 def is_adapter(name: str) -> bool:
     """Return whether a weight of this name belongs to an adapter."""
     return ".lora_A." in name or ".lora_B." in name
+
+
+def is_attached(classifier: TextClassifier) -> bool:
+    """Return whether adapters stand beside the model's weights."""
+    return any(is_adapter(name) for name, _ in classifier.named_parameters())
 
 
 def merge(classifier: TextClassifier) -> None:

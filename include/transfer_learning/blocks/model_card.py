@@ -17,8 +17,23 @@ LOAD_LINES = {
         'model = SentenceTransformer("FOLDER")',
         "print(model[0].config.id2label[int(model.encode(TEXT).argmax())])",
     ),
+    "adapter": (
+        "import json",
+        "from peft import PeftModel",
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline",
+        'labels = dict(enumerate(json.load(open("FOLDER/passport.json", encoding="utf-8"))["labels"]))',
+        "base = AutoModelForSequenceClassification.from_pretrained(BASE, id2label=labels, ignore_mismatched_sizes=True)",
+        'model = PeftModel.from_pretrained(base, "FOLDER").merge_and_unload()',
+        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+        'classify = pipeline("text-classification", model=model, tokenizer=tokenizer, truncation=True)',
+        "print(classify(TEXT))",
+    ),
 }
-"""Three lines for each format; a test runs them in an interpreter without this project."""
+"""Three lines for each format, and some more for adapters, which need their base; a test runs them in an interpreter without this
+project."""
+
+LIBRARIES = {"transformers": "transformers", "sentence_transformers": "sentence-transformers", "adapter": "peft"}
+"""What the hub calls them."""
 
 
 def render(passport: Mapping[str, Any]) -> str:
@@ -91,15 +106,24 @@ def _from_scratch(passport: Mapping[str, Any]) -> bool:
 
 
 def load_lines(passport: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the three lines that load this model; a pair of texts goes in as a dict."""
+    """Return the lines that load this model; a pair of texts goes in as a dict."""
     pairs = passport["task"].get("text_pair") is not None
     text = '{"text": "first text", "text_pair": "second text"}' if pairs else '"some text"'
-    return tuple(line.replace("TEXT", text) for line in LOAD_LINES[passport["model_format"]])
+    name, revision = hub_name(passport["base"])
+    base = json.dumps(name or "BASE") + (f", revision={json.dumps(revision)}" if revision else "")
+    return tuple(line.replace("TEXT", text).replace("BASE", base) for line in LOAD_LINES[passport["model_format"]])
+
+
+def hub_name(base: Mapping[str, Any]) -> tuple[str, str]:
+    """Return name and revision of a base model of the hub; empty for any other."""
+    scheme, _, rest = str(base.get("uri") or "").partition("://")
+    name, _, revision = rest.partition("@")
+    return (name, revision) if scheme == "hf" else ("", "")
 
 
 def _front_matter(passport: Mapping[str, Any]) -> dict[str, Any]:
     lines: dict[str, Any] = {
-        "library_name": "transformers" if passport["model_format"] == "transformers" else "sentence-transformers",
+        "library_name": LIBRARIES[passport["model_format"]],
         "pipeline_tag": "text-classification",
         "tags": ["text-classification", "transfer-learning", passport["strategy"]],
     }
@@ -113,12 +137,12 @@ def _front_matter(passport: Mapping[str, Any]) -> dict[str, Any]:
 
 def _yaml(base: Mapping[str, Any], lines: Mapping[str, Any], *, scratch: bool) -> str:
     """Return YAML; every value is written as JSON, which is YAML too, so that no text can break out of its place."""
-    uri = str(base.get("uri") or "")
     known = dict(lines)
     if base.get("license"):
         known["license"] = base["license"]
-    if uri.startswith("hf://") and not scratch:
-        known["base_model"] = uri.removeprefix("hf://").partition("@")[0]
+    name, _ = hub_name(base)
+    if name and not scratch:
+        known["base_model"] = name
     return "---\n" + "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in known.items()) + "\n---"
 
 
@@ -130,9 +154,14 @@ def _dataset(passport: Mapping[str, Any]) -> dict[str, str]:
 def _summary(passport: Mapping[str, Any]) -> str:
     texts = "pairs of texts" if passport["task"].get("text_pair") else "texts"
     how = "Trained from scratch" if _from_scratch(passport) else "Made by transfer learning"
+    whole = (
+        " It is adapters and head alone, for the very base model named below: `BASE` is a folder with it. "
+        'With `model.save_pretrained("MERGED")`, and the same of the tokenizer, these lines leave one plain model.'
+    )
     return (
         f"Sorts {texts} into {len(passport['labels'])} classes: {', '.join(passport['labels'])}. {how}, "
         f"strategy `{passport['strategy']}`, on inputs of up to {passport['max_length']} tokens; longer ones are cut there."
+        + (whole if passport["model_format"] == "adapter" else "")
     )
 
 

@@ -1,4 +1,4 @@
-"""Writing a published model: a plain Hugging Face folder with its passport and card. Safetensors only, no code."""
+"""Writing a published model: a plain Hugging Face folder, or adapters alone, with passport and card. Safetensors, no code."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 
-from transfer_learning.blocks import model_card
+from transfer_learning.blocks import adapter_folder, lora, model_card
 from transfer_learning.blocks.head import PooledHead, TextClassifier
 from transfer_learning.blocks.pooling import CONCAT
 from transfer_learning.blocks.rows import Rows
 from transfer_learning.disk import room_for
+from transfer_learning.model_files import ADAPTER_CONFIG
 
 FORMAT = 1
 
 PASSPORT = "passport.json"
 """How a published model was made, in JSON."""
+
+OWN = ("format", "model_format", "labels", "max_length", "heads")
+"""Entries of the passport that tell of the folder itself; what a folder is written from has all others."""
 
 TRANSFORMER, POOLING, NORMALIZE, DENSE = "", "1_Pooling", "2_Normalize", "2_Dense"
 """Folders of the modules of a sentence-transformers model; the one that scales vectors to length 1 has no settings."""
@@ -53,24 +57,20 @@ class Published:
     frozen: frozenset[str]
     """Names of the weights that training did not touch."""
     passport: Mapping[str, Any]
-    """Everything of the passport but ``format``, ``model_format``, ``labels``, ``max_length`` and ``heads``."""
+    """Everything of the passport but ``OWN``."""
 
     @property
     def format(self) -> str:
-        """``transformers`` or ``sentence_transformers``."""
+        """``transformers``, ``sentence_transformers``, or ``adapter`` where adapters stand beside the weights."""
+        if lora.is_attached(self.classifier):
+            return "adapter"
         return "transformers" if self.classifier.pooled_head is None else "sentence_transformers"
 
 
 def write(folder: Path, published: Published) -> None:
     """Write the whole folder; it must not exist."""
     folder.mkdir(parents=True)
-    model = published.classifier.model
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    head_file = write_weights(folder, weights, frozen={name.removeprefix("model.") for name in published.frozen})
-    write_configs(folder, model, published.tokenizer, published.max_length)
-    head = published.classifier.pooled_head
-    if head is not None:
-        head_file = _write_modules(folder, head, published.max_length)
+    head_file = _write_adapters(folder, published) if published.format == "adapter" else _write_model(folder, published)
     passport = {
         "format": FORMAT,
         "model_format": published.format,
@@ -81,6 +81,25 @@ def write(folder: Path, published: Published) -> None:
     }
     write_json(folder / PASSPORT, passport)
     (folder / "README.md").write_text(model_card.render(passport), encoding="utf-8")
+
+
+def _write_adapters(folder: Path, published: Published) -> str:
+    """Write adapters, head and tokenizer; return the file that holds what was trained."""
+    base = published.passport["base"]
+    name, revision = model_card.hub_name(base)
+    _save(folder / adapter_folder.WEIGHTS, adapter_folder.weights(published.classifier))
+    write_json(folder / ADAPTER_CONFIG, adapter_folder.config(published.classifier, name or str(base.get("uri") or ""), revision))
+    write_tokenizer(folder, published.tokenizer, published.max_length)
+    return adapter_folder.WEIGHTS
+
+
+def _write_model(folder: Path, published: Published) -> str:
+    """Write the whole model and its tokenizer; return the file that holds the head."""
+    model, head = published.classifier.model, published.classifier.pooled_head
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    file = write_weights(folder, weights, frozen={name.removeprefix("model.") for name in published.frozen})
+    write_configs(folder, model, published.tokenizer, published.max_length)
+    return file if head is None else _write_modules(folder, head, published.max_length)
 
 
 def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], frozen: set[str]) -> str:
@@ -111,10 +130,15 @@ def write_configs(folder: Path, model: Any, tokenizer: Any, max_length: int) -> 
     """Write what the library reads beside the weights: the configuration and the tokenizer with the longest input in tokens."""
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
+    _strip(folder / "config.json")
+    write_tokenizer(folder, tokenizer, max_length)
+
+
+def write_tokenizer(folder: Path, tokenizer: Any, max_length: int) -> None:
+    """Write the tokenizer with the longest input in tokens."""
     tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(folder)
-    for name in ("config.json", "tokenizer_config.json"):
-        _strip(folder / name)
+    _strip(folder / "tokenizer_config.json")
 
 
 def write_ledger(path: Path, parts: Sequence[Rows]) -> None:

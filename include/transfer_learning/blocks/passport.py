@@ -42,7 +42,7 @@ def settings(spec: FineTuneSpec, plan: Plan, max_length: int, mixture: Mixture |
         used |= {"epochs": plan.epochs, "backbone_lr": plan.backbone_lr, "unfreeze_blocks": spec.unfreeze_blocks or "all"}
         used |= {"layer_decay": plan.layer_decay, "schedule": spec.schedule}
     if spec.strategy == "lora":
-        used |= {"lora_rank": spec.lora_rank, "lora_alpha": spec.lora_alpha}
+        used |= {name: getattr(spec, name) for name in ("lora_rank", "lora_alpha", "lora_merge")}
     if plan.has_head_phase:
         fitted = "logistic regression" if spec.classifier == "softmax" else "linear support vector machine"
         used["head"] = fitted if plan.to_convergence else f"{plan.head_epochs} epochs"

@@ -26,7 +26,7 @@ from transfer_learning.specs import TaskSpec
 TOKEN_BUDGET = 4096
 """Padded tokens to one forward pass; a larger batch is no faster on two cores."""
 
-FORMATS = ("transformers", "sentence_transformers")
+FORMATS = ("transformers", "sentence_transformers", "adapter")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,12 +147,14 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
     """Load a published folder, or a plain Hugging Face one with a classification head (labels from ``id2label``).
 
+    Adapters are merged into their base, which lies in the same folder.
+
     Only safetensors and JSON are read, and only from this folder.
 
     Raises:
         BadInput: a format we do not load, files that could run code, damaged weights, or labels that do not fit the head.
     """
-    passport = _read_passport(folder)
+    passport = read_passport(folder)
     config = read_config(folder)
     labels = passport["labels"] if passport else [str(config.id2label[i]) for i in range(config.num_labels)]
     pooled = passport is not None and passport["model_format"] == "sentence_transformers"
@@ -177,7 +179,7 @@ def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
     return Classifier(model, base, labels, min(longest, base.max_length), device, task, choice)
 
 
-def _read_passport(folder: Path) -> dict[str, Any] | None:
+def read_passport(folder: Path) -> dict[str, Any] | None:
     """Return the passport with its labels and first head checked, or None for a folder without one."""
     path = folder / PASSPORT
     if not path.exists():

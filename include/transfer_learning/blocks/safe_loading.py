@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer_learning.errors import BadInput, one_line
+from transfer_learning.model_files import ADAPTER_CONFIG
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors format."""
@@ -46,13 +47,9 @@ def check_configs(folder: Path) -> dict[str, Any]:
     Raises:
         BadInput: no config.json, one that cannot be read, one that asks for code or other files, or impossible sizes.
     """
-    if (folder / "adapter_config.json").exists():
-        raise _remote(folder / "adapter_config.json", "it is an adapter of another model")
-    for name in CONFIGS:
-        if (folder / name).exists():
-            for key in _keys(read_json(folder / name)):
-                if key not in HARMLESS and (key in STEERING or key.startswith(STEERING_STARTS)):
-                    raise _remote(folder / name, key)
+    if (folder / ADAPTER_CONFIG).exists():
+        raise _remote(folder / ADAPTER_CONFIG, "it is an adapter of another model")
+    check_keys(folder)
     path = folder / "config.json"
     if not path.exists():
         raise BadInput("NO_BASE", "there is no config.json", "name a folder that transformers can load", file=folder)
@@ -67,6 +64,19 @@ def check_configs(folder: Path) -> dict[str, Any]:
             what = f"{key} is {str(count)[:40]!r}, expected 1 to {most}"
             raise BadInput("BAD_CONFIG", what, "use config.json and weights of the same model", file=path)
     return values
+
+
+def check_keys(folder: Path) -> None:
+    """Check the keys of every config file.
+
+    Raises:
+        BadInput: a file that cannot be read, or that asks for code or other files.
+    """
+    for name in CONFIGS:
+        if (folder / name).exists():
+            for key in _keys(read_json(folder / name)):
+                if key not in HARMLESS and (key in STEERING or key.startswith(STEERING_STARTS)):
+                    raise _remote(folder / name, key)
 
 
 def read_json(path: Path) -> dict[str, Any]:

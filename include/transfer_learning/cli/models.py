@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transfer_learning.bases import Bases
 from transfer_learning.cli import text
 from transfer_learning.cli.command import Answer, actor, open_store, printing
 from transfer_learning.cli.progress import ProgressLine
-from transfer_learning.store import Store, retention
+from transfer_learning.errors import BadInput
+from transfer_learning.jobs import run_job
+from transfer_learning.settings import Settings
+from transfer_learning.store import Store, artifacts, manifests, retention
 from transfer_learning.store.aliases import Move
 from transfer_learning.store.artifacts import size_text
+from transfer_learning.store.cache import Cache
+from transfer_learning.store.object_store import OnBytes
 
 
 def add(nouns: Any, in_store: argparse.ArgumentParser) -> None:
@@ -33,6 +41,7 @@ def add(nouns: Any, in_store: argparse.ArgumentParser) -> None:
     fetch = command("fetch", fetch_model, "download a version and verify every file")
     fetch.add_argument("version", nargs="?", help=f"{version}; default: champion, or latest without one")
     fetch.add_argument("folder", nargs="?", type=Path, help="must not exist yet; default: MODEL-VERSION")
+    fetch.add_argument("--merged", action="store_true", help="merge adapters into their base, where they were published alone")
     promote = command("promote", promote_model, "make a version the live one")
     promote.add_argument("version", help=version)
     promote.add_argument("--override-reason", help="promote against the rules, with this reason on record")
@@ -77,17 +86,20 @@ def show_model(arguments: argparse.Namespace) -> Answer:
 
 
 def fetch_model(arguments: argparse.Namespace) -> Answer:
-    """Download a version and verify it."""
+    """Download a version and verify it; adapters merged into their base, if asked."""
     store = open_store(arguments)
     version = _version(store, arguments)
-    files = store.models.manifest(arguments.model, version)["files"]
-    size = sum(file["bytes"] for file in files)
+    manifest = store.models.manifest(arguments.model, version)
+    merged = arguments.merged and manifests.holds_adapters(manifest)
     folder = arguments.folder or Path(f"{arguments.model}-{version}")
-    with ProgressLine(f"Fetching {arguments.model} version {version}", size) as progress:
-        store.models.fetch(arguments.model, version, folder.absolute(), on_bytes=progress.add)
+    with ProgressLine(f"Fetching {arguments.model} version {version}", _size(manifest["files"])) as progress:
+        fetch = partial(_fetch_merged, store) if merged else store.models.fetch
+        fetch(arguments.model, version, folder.absolute(), on_bytes=progress.add)
+    files = artifacts.list_files(folder) if merged else manifest["files"]
+    size = _size(files)
     fetched = {"model": arguments.model, "version": version, "folder": str(folder), "files": len(files), "bytes": size}
     done = f"{arguments.model} version {version} is in {folder}: {len(files)} files, {size_text(size)}, every hash verified"
-    return fetched, done
+    return fetched | ({"merged": True} if merged else {}), done + (", merged into its base" if merged else "")
 
 
 def promote_model(arguments: argparse.Namespace) -> Answer:
@@ -143,6 +155,29 @@ def prune_models(arguments: argparse.Namespace) -> Answer:
     rows = [item.to_dict() for item in found]
     pruned = {"model": arguments.model, "deleted": arguments.delete, "bytes": text.total(rows), "versions": rows}
     return pruned, text.pruned(pruned)
+
+
+def _size(files: artifacts.Files) -> int:
+    return sum(file["bytes"] for file in files)
+
+
+def _fetch_merged(store: Store, name: str, version: int, destination: Path, on_bytes: OnBytes) -> Path:
+    """Download adapters and their base, and merge them in a child process, since that takes torch."""
+    if destination.exists():
+        raise BadInput("FOLDER_EXISTS", "exists, and a merged model is written anew", "name another folder", file=destination)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}-") as temporary:
+        work = Path(temporary)
+        adapters = store.models.fetch(name, version, work / "adapters", on_bytes=on_bytes)
+        Bases(cache=Cache(work / "cache"), models=store.models, s3_client=_s3_client).add_base(name, version, adapters)
+        job = run_job("merge", Settings(), {"model": [adapters]}, work=work / "job")
+        return (job.out / "model").replace(destination)
+
+
+def _s3_client() -> Any:
+    from transfer_learning.store.s3 import s3_client  # boto3 takes a while to import
+
+    return s3_client()
 
 
 def _version(store: Store, arguments: argparse.Namespace) -> int:

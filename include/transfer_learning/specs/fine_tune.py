@@ -18,8 +18,8 @@ class FineTuneSpec(Settings):
     strategy: Literal["full", "linear_probe", "probe_then_fine_tune", "top_layers", "gradual_unfreeze", "lora", "auto"] = "full"
     """Every weight; only a new head; the head first, then head and top blocks; head and top blocks at once; the head first, then
     one more block with each epoch, from the top (Howard & Ruder 2018); or the head and low-rank adapters of the attention (Hu et
-    al. 2021), which are merged into the published weights. ``auto`` measures the base model on a sample of the rows, chooses, and
-    says why in log, verdict and model card."""
+    al. 2021), which are merged into the published weights unless ``lora_merge`` is False. ``auto`` measures the base model on a
+    sample of the rows, chooses, and says why in log, verdict and model card."""
     init_from: Literal["base", "latest", "champion", "scratch"] = "base"
     """Where training starts: the base model on all rows, which does not drift, or the model's own newest or live version; the
     base where there is none yet. ``scratch`` takes the base's architecture and tokenizer and draws every weight from the seed:
@@ -64,6 +64,9 @@ class FineTuneSpec(Settings):
     """For ``lora``: rank of the adapters."""
     lora_alpha: int = 16
     """For ``lora``: the adapters count ``lora_alpha / lora_rank`` times."""
+    lora_merge: bool = True
+    """For ``lora``: publish one plain model. False publishes adapters and head alone, in the format of ``peft``, with the base's
+    digest: small, but they need that very base wherever they are used, and a version they start from is kept for them."""
     weight_decay: float = 0.01
     """Decoupled weight decay; never on biases and normalisation weights."""
     warmup: float = 0.1
@@ -120,7 +123,12 @@ class FineTuneSpec(Settings):
         self._check_rates()
         self._check_blocks()
         self._refuse_foreign("linear_probe", "layer", "normalize", "classifier")
-        self._refuse_foreign("lora", "lora_rank", "lora_alpha")
+        self._refuse_foreign("lora", "lora_rank", "lora_alpha", "lora_merge")
+        if not self.lora_merge and self.pooling not in (None, "architecture"):
+            what = (
+                f"with lora_merge=False the head is the one that peft loads, the architecture's, and pooling is {self.pooling!r}"
+            )
+            raise BadInput("BAD_SETTING", what, "leave pooling out, or merge")
 
     @property
     def goes_on(self) -> bool:
@@ -130,6 +138,9 @@ class FineTuneSpec(Settings):
     def _check_start(self) -> None:
         if self.replay is not None and self.init_from == "scratch":
             what = "replay keeps what a version has learned, and init_from is 'scratch', which knows nothing"
+            raise BadInput("BAD_SETTING", what, "leave one of the two out")
+        if not self.lora_merge and self.init_from == "scratch":
+            what = "with lora_merge=False the adapters stand beside a base, and init_from is 'scratch', which keeps none"
             raise BadInput("BAD_SETTING", what, "leave one of the two out")
         if self.strategy == "auto" and self.init_from == "scratch":
             what = "strategy 'auto' measures what the base has learned, and init_from is 'scratch', which leaves that out"

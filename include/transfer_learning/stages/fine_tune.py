@@ -3,8 +3,9 @@
 Inputs: ``base`` (one folder), ``train`` and maybe ``validation`` (folders of Parquet parts), maybe ``features`` (folders of
 parts that ``feature_extract`` made of these rows and this base, for ``linear_probe``), and for ``spec.replay`` maybe ``replay``
 (folders of older rows) and ``ledger`` (folders with the ledgers of the version that ``base`` is), and for strategy ``auto``
-maybe ``base_ledger`` (the same of any version, of whatever model). Out: ``model/``, a plain Hugging Face folder with
-passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained or selected on).
+maybe ``base_ledger`` (the same of any version, of whatever model). Out: ``model/``, a plain Hugging Face folder, or one of
+adapters alone for ``peft``, with passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained
+or selected on).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     adaptation = Adaptation(classifier, data, spec, plan, run, checkpoints, snapshot, scratch=out.parent)
     adaptation.run_phases()
     trained = sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)
-    if spec.strategy == "lora":
+    if spec.strategy == "lora" and spec.lora_merge:
         lora.merge(classifier)
     _prove(classifier, frozen)
 
@@ -215,7 +216,8 @@ def _freeze(classifier: TextClassifier, spec: FineTuneSpec, plan: defaults.Plan)
     if spec.strategy == "lora":
         lora.attach(classifier, lowest, spec.lora_rank, spec.lora_alpha, spec.seed)
     freezing.freeze_below(classifier, lowest)
-    return {name: digest for name, digest in freezing.frozen_hashes(classifier).items() if lora.ADAPTED not in name}
+    frozen = freezing.frozen_hashes(classifier)
+    return {name: digest for name, digest in frozen.items() if not (spec.lora_merge and lora.ADAPTED in name)}
 
 
 def _identity(

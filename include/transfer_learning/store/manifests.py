@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from transfer_learning.errors import BadInput, nearest
+from transfer_learning.model_files import ADAPTER_CONFIG
 from transfer_learning.store import documents, layout
 from transfer_learning.store.object_store import ObjectStore
 
@@ -65,6 +66,11 @@ def require(objects: ObjectStore, name: str, version: int, error: type[BadInput]
     if manifest is not None:
         raise error("VERSION_PRUNED", f"version {version} of model {name} was pruned", what_exists(objects, name))
     raise error("NO_VERSION", f"model {name} has no version {version}", what_exists(objects, name))
+
+
+def holds_adapters(manifest: Manifest) -> bool:
+    """Return whether a version is adapters alone, which are nothing without the base that they were trained on."""
+    return any(file["path"] == ADAPTER_CONFIG for file in manifest["files"])
 
 
 def what_exists(objects: ObjectStore, name: str) -> str:

@@ -47,7 +47,7 @@ def prune(objects: ObjectStore, name: str, *, keep: int, actor: str, delete: boo
     """Find the versions of a model that nobody needs, and delete their files if asked.
 
     Kept are the newest versions, what an alias names, the next two rollback targets of every alias, what any of these was
-    trained from, and what a version of another model was trained from.
+    trained from, what a version of another model was trained from, and whatever the adapters among all these belong to.
 
     Args:
         objects: the store.
@@ -125,7 +125,10 @@ def _needed(objects: ObjectStore, name: str, live: Sequence[Manifest], keep: int
     kept = [manifest for manifest in live if manifest["version"] in needed]
     for other in manifests.names(objects):
         kept += manifests.read_all(objects, other) if other != name else []
-    return needed | set(_parents(name, kept))
+    needed |= set(_parents(name, kept))
+    while bases := set(_parents(name, (m for m in live if m["version"] in needed and manifests.holds_adapters(m)))) - needed:
+        needed |= bases
+    return needed
 
 
 def _parents(name: str, kept: Iterable[Manifest]) -> Iterable[int]:

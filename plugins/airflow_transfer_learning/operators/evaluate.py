@@ -169,6 +169,7 @@ class EvaluateOperator(SpecOperator):
         for role, version in (("candidate", candidate.version), ("champion", champion)):
             if version is not None:
                 inputs[role] = [store.models.fetch(candidate.name, version, destination / role, cache=cache)]
+                self.open_bases(store).add_base(candidate.name, version, destination / role)
                 inputs[f"{role}_ledger"] = ledger = [destination / f"{role}_ledger"]
                 ledger[0].mkdir()
                 store.models.fetch_ledger(candidate.name, version, ledger[0])
