@@ -241,6 +241,10 @@ def _load_adapted(
     check_weights(base)
     model, report = load_weights(loader, base, config, seed, is_head)
     head, own = adapter_folder.merge(folder, model), dict(model.named_parameters())
+    rows, labels = head.get(f"{architecture_of(config).output}.weight"), adapter_folder.labels_of(folder / PASSPORT)
+    if rows is not None and rows[0] != len(labels):
+        what = f"the head has {rows[0]} rows of weights, and passport.json names {len(labels)} labels"
+        raise BadInput("NO_HEAD", what, "publish the model again", file=folder)
     other_shape = [(name, shape, tuple(own[name].shape)) for name, shape in head.items() if shape != tuple(own[name].shape)]
     report["missing_keys"] = {key for key in report["missing_keys"] if key not in head}
     report["mismatched_keys"] = [entry for entry in report["mismatched_keys"] if entry[0] not in head] + other_shape

@@ -52,6 +52,7 @@ for name in names:
 def load_elsewhere(folder: Path, names: list[str], code: str) -> dict[str, dict]:
     """Load published folders in an isolated interpreter that cannot import this project; return its reports by name."""
     card = (folder / names[0] / "README.md").read_text().split("```python\n")[1].split("```")[0].replace("FOLDER", names[0])
+    card = card.replace("BASE", f"{names[0]}/base")
     program = (
         "import importlib.abc, json, sys\n"
         "class Nothing(importlib.abc.MetaPathFinder):\n"
