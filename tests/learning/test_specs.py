@@ -124,6 +124,12 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (lambda: PretrainSpec(architecture="roberta", vocab_size=100), "the tokenizer of roberta has 261 at least"),
         (lambda: PretrainSpec(masked_share=1.0), "BAD_SETTING PretrainSpec.masked_share must lie between 0 and 1, found 1.0"),
         (lambda: PretrainSpec(objective="causal_lm", masked_share=0.2), "masked_share belongs to 'masked_lm'"),
+        (lambda: PretrainSpec(objective="supervised", masked_share=0.2), "and the objective is 'supervised'"),
+        (lambda: PretrainSpec(objective="supervised", sentences="next_sentence"), "sentences belongs to 'masked_lm'"),
+        (
+            lambda: PretrainSpec(objective="supervised", head_lr=1e-3, head_epochs=1),
+            "BAD_SETTING head_epochs, head_lr belong to a head that trains alone first",
+        ),
         (
             lambda: PretrainSpec(architecture="electra", sentences="sentence_order"),
             "ARCHITECTURE 'electra' does not support 'sentence_order' — it is learned by bert, albert",

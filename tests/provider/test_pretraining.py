@@ -28,6 +28,7 @@ SCRATCH = {
     "epochs": 2,
 }
 CONTINUED = {"max_length": 32, "epochs": 2}
+SUPERVISED = SCRATCH | {"objective": "supervised"}
 
 
 class Workplace:
@@ -141,6 +142,46 @@ def test_a_plan_pins_the_base_of_a_continued_pretraining(workplace, store):
     assert (facts["metrics"]["head_epochs"], facts["metrics"]["pretrain_epochs"]) == (1, 1)
 
 
+def test_a_source_task_is_learned_from_labels_and_a_target_starts_from_its_backbone(workplace, store, tmp_path):
+    options = {"spec": SUPERVISED, "model": "source"}
+    source, _ = Task().run(workplace.pretrain(**options))
+    again, _ = Task(run_id="run-2").run(workplace.pretrain(**options))
+
+    tune = {"task_id": "train", "spec": {"epochs": 1}, "dataset": workplace.dataset, "model": "target", "base": source}
+    tuned, _ = Task().run(FineTuneOperator(**tune))
+
+    facts = store.models.manifest("target", tuned["version"])["facts"]
+    folder = store.models.fetch("source", source["version"], tmp_path / "source")
+    store.models.fetch_ledger("source", source["version"], tmp_path / "ledger")
+    store.datasets.fetch("news", workplace.dataset["digest"], destination=tmp_path / "data", splits=("train",))
+    passport = json.loads((folder / "passport.json").read_text())
+    assert again == source
+    assert (passport["strategy"], passport["labels"]) == ("supervised", ["business", "sport"])
+    assert 0 <= store.models.manifest("source", 1)["facts"]["metrics"]["validation_accuracy"] <= 1
+    assert facts["base"]["uri"] == "model://source@1"
+    assert keys_of(tmp_path / "ledger", "row_key") == keys_of(tmp_path / "data" / "train")
+
+
+def test_other_labels_of_the_same_text_are_another_source_task(workplace, tmp_path):
+    rows = [row | {"topic": row["topic"][::-1]} for row in headlines(120, seed=1)]
+    pulled = workplace.pulled | {"name": "renamed", "source": write_csv(tmp_path / "renamed.csv", rows)}
+    renamed, _ = Task().run(PullDatasetOperator(task_id="pull", spec=pulled))
+    options = {"spec": SUPERVISED | {"epochs": 1}, "model": "renamed"}
+
+    first, _ = Task().run(workplace.pretrain(**options))
+    second, _ = Task().run(workplace.pretrain(**options, dataset=renamed))
+
+    assert (first["version"], second["version"]) == (1, 2)
+
+
+def test_the_plan_says_that_labels_are_read(workplace):
+    settings = {"pull": workplace.pulled, "pretrain": SUPERVISED}
+
+    plan, _ = Task().run(PlanOperator(task_id="plan", model="news", base=workplace.base, **settings))
+
+    assert "Pretrain a new bert (tiny) with the objective 'supervised' on the labels of the training rows." in plan["summary"]
+
+
 def test_settings_may_change_at_run_time(workplace, store):
     operator = workplace.pretrain(overrides={"epochs": "{{ params.epochs }}", "seed": None})
 
@@ -178,7 +219,9 @@ def test_what_cannot_work_is_one_clear_line(workplace, options, line):
 def test_the_plans_model_is_the_classifiers_name(workplace):
     plan = {"kind": "plan", "model": "language", "base": workplace.base, "as_of": "2026-01-01T00:00:00+00:00"}
 
-    with pytest.raises(AirflowFailException, match=r"^BAD_SETTING model is 'language', which is the plan's.*'language-language'"):
+    with pytest.raises(
+        AirflowFailException, match=r"^BAD_SETTING model is 'language', which is the plan's.*'language-pretrained'"
+    ):
         Task().run(workplace.pretrain(plan=plan))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class Adaptation:
         checkpoints: where to write.
         snapshot: where to go on, or None.
         scratch: a folder whose disk takes the output of frozen blocks.
+        kept: what every checkpoint keeps beside weights and position, as JSON values.
     """
 
     def __init__(
@@ -49,9 +51,10 @@ class Adaptation:
         checkpoints: Checkpoints,
         snapshot: Snapshot | None,
         scratch: Path,
+        kept: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.classifier, self.spec, self.plan, self.run = classifier, spec, plan, run
-        self._checkpoints, self._snapshot, self._scratch = checkpoints, snapshot, scratch
+        self._checkpoints, self._snapshot, self._scratch, self._kept = checkpoints, snapshot, scratch, kept
         self._block = freezing.lowest_block(classifier, spec)
         numerics = run.numerics
         self.forward = Forward(classifier, data, self._block, str(numerics["device"]), str(numerics["precision"]))
@@ -218,7 +221,7 @@ class Adaptation:
         self.finished[phase.name] = {"ticks": state.step, "history": state.history, "best_epoch": state.best_epoch}
 
     def _snapshot_of(self, phase: str, files: Mapping[str, Mapping[str, torch.Tensor]], state: State | None = None) -> Snapshot:
-        return snapshot_of(phase, files, self.finished, self.run.numerics, state)
+        return snapshot_of(phase, files, self.finished, self.run.numerics, state, **self._kept)
 
     def _ticks(self) -> int:
         return sum(int(entry["ticks"]) for entry in self.finished.values())

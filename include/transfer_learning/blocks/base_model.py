@@ -40,7 +40,7 @@ class Base:
     """The labels, in order, whose weights the base's own trained head brings; empty for a new head."""
 
 
-def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
+def load_base(folder: Path, labels: list[str], pooling: str, seed: int, *, new_head: bool = False) -> Base:
     """Load a base model in fp32 on the CPU.
 
     Order of initialisation:
@@ -55,6 +55,7 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
         labels: label names in order.
         pooling: ``architecture`` or a pooling of the last states.
         seed: of a fresh head.
+        new_head: throw the base's own head away also where it knows a label by name; a pooler stays.
 
     Raises:
         BadInput: pickled or damaged weights, NaN weights, code in a config, keys that do not fit, a tokenizer that does not fit.
@@ -63,7 +64,8 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int) -> Base:
     check_files(folder)
     check_weights(folder)
     quiet_library()
-    model, head_labels = _load_model(folder, config, labels, pooling, seed)
+    known = [] if new_head else [config.id2label[i] for i in range(config.num_labels)]
+    model, head_labels = _load_model(folder, config, labels, known, pooling, seed)
     return _with_tokenizer(folder, model, head_labels)
 
 
@@ -164,8 +166,7 @@ def check_weights(folder: Path) -> None:
             ) from None
 
 
-def _load_model(folder: Path, config: Any, labels: list[str], pooling: str, seed: int) -> tuple[Any, list[str]]:
-    known = [config.id2label[i] for i in range(config.num_labels)]
+def _load_model(folder: Path, config: Any, labels: list[str], known: list[str], pooling: str, seed: int) -> tuple[Any, list[str]]:
     _set_labels(config, labels)
     wants_head = pooling == "architecture"
     model, report = load_weights(_loader(pooling), folder, config, seed, _is_head)

@@ -35,6 +35,13 @@ project."""
 LIBRARIES = {"transformers": "transformers", "sentence_transformers": "sentence-transformers", "adapter": "peft"}
 """What the hub calls them."""
 
+ADAPTERS = (
+    "It is adapters and head alone, for the very base model named below: `BASE` is a folder with it. "
+    'With `model.save_pretrained("MERGED")`, and the same of the tokenizer, these lines leave one plain model.'
+)
+
+FROM_SCRATCH = "From scratch: every weight started at random, and the tokenizer was trained from the same text."
+
 
 def render(passport: Mapping[str, Any]) -> str:
     """Return the card of a published classifier."""
@@ -91,7 +98,12 @@ def _reasons(passport: Mapping[str, Any]) -> list[str]:
     return ["## Why this strategy\n\n" + "\n".join(f"- {sentence}" for sentence in passport["choice"]["sentences"])]
 
 
-def base_line(base: Mapping[str, Any]) -> str:
+def start_line(passport: Mapping[str, Any]) -> str:
+    """Return what training started from."""
+    return FROM_SCRATCH if passport["spec"].get("architecture") else _base_line(passport["base"])
+
+
+def _base_line(base: Mapping[str, Any]) -> str:
     """Return which base model it is."""
     return f"Base model: {_named(base)}."
 
@@ -153,16 +165,14 @@ def _dataset(passport: Mapping[str, Any]) -> dict[str, str]:
 
 def _summary(passport: Mapping[str, Any]) -> str:
     texts = "pairs of texts" if passport["task"].get("text_pair") else "texts"
+    sorts = f"Sorts {texts} into {len(passport['labels'])} classes: {', '.join(passport['labels'])}."
+    cut = f"on inputs of up to {passport['max_length']} tokens; longer ones are cut there."
+    if passport["strategy"] == "supervised":
+        transfer = "Fine-tuning that starts from it takes its backbone and throws this head away."
+        return f"{sorts} The model of a source task, pretrained on its labels, {cut} {transfer}"
     how = "Trained from scratch" if _from_scratch(passport) else "Made by transfer learning"
-    whole = (
-        " It is adapters and head alone, for the very base model named below: `BASE` is a folder with it. "
-        'With `model.save_pretrained("MERGED")`, and the same of the tokenizer, these lines leave one plain model.'
-    )
-    return (
-        f"Sorts {texts} into {len(passport['labels'])} classes: {', '.join(passport['labels'])}. {how}, "
-        f"strategy `{passport['strategy']}`, on inputs of up to {passport['max_length']} tokens; longer ones are cut there."
-        + (whole if passport["model_format"] == "adapter" else "")
-    )
+    made = f"{sorts} {how}, strategy `{passport['strategy']}`, {cut}"
+    return f"{made} {ADAPTERS}" if passport["model_format"] == "adapter" else made
 
 
 def dataset_lines(passport: Mapping[str, Any]) -> list[str]:
@@ -186,7 +196,7 @@ def _data(passport: Mapping[str, Any]) -> str:
 
 def _origin(passport: Mapping[str, Any]) -> list[str]:
     base, frozen, scratch = passport["base"], passport["frozen"], _from_scratch(passport)
-    lines = [base_line(base)]
+    lines = [start_line(passport)]
     if scratch:
         lines = [f"Random weights, drawn from seed {passport['settings']['seed']}; architecture and tokenizer: {_named(base)}."]
     if frozen["tensors"]:

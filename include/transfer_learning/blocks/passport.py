@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transfer_learning.blocks.defaults import Plan
+from transfer_learning.blocks.model_folder import PASSPORT
 from transfer_learning.blocks.replay import Mixture
 from transfer_learning.blocks.rows import Rows
+from transfer_learning.blocks.safe_loading import read_json
 from transfer_learning.settings import Settings, canonical_json
 from transfer_learning.specs import FineTuneSpec, TaskSpec
 from transfer_learning.stage import NUMERICS_VERSIONS, Run
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the passport of a model's folder, empty where it has none.
+
+    Raises:
+        BadInput: it is no JSON object.
+    """
+    path = folder / PASSPORT
+    return read_json(path) if path.exists() else {}
+
+
+def is_of_source_task(made: Mapping[str, Any]) -> bool:
+    """Return whether a model was pretrained on the labels of a source task.
+
+    What starts from it takes the backbone alone, also where labels happen to have the same names.
+    """
+    return made.get("strategy") == "supervised"
 
 
 def digest(frozen: dict[str, str]) -> dict[str, Any]:

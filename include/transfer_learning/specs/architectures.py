@@ -8,9 +8,10 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "masked_lm": ("bert", "roberta", "distilbert", "electra", "albert"),
     "causal_lm": ("gpt2",),
     "replaced_token": ("electra",),
+    "supervised": ("bert", "roberta", "distilbert", "electra", "albert", "gpt2"),
 }
-"""Which architectures learn an objective: a masked token is found from both sides, the next one from the left alone, and only
-ELECTRA has a head that tells replaced tokens."""
+"""Which architectures learn an objective: a masked token is found from both sides, the next one from the left alone, only ELECTRA
+has a head that tells replaced tokens, and labels are learned by those that can be fine-tuned as classifiers."""
 
 PAIRED: tuple[str, ...] = ("bert", "albert")
 """Which architectures also learn how two segments stand to each other: those with a head for it in ``transformers``."""

@@ -1,4 +1,4 @@
-"""How a language model is pretrained, from scratch or continued from a base model."""
+"""How a model is pretrained, from scratch or continued from a base model."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ MASKED_SHARE = 0.15
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainSpec(Settings):
-    """How a language model is pretrained on plain text. None means: see ``blocks/pretraining.py``."""
+    """How a model is pretrained, on plain text or on the labels of a source task.
 
-    objective: Literal["masked_lm", "causal_lm", "replaced_token"] = "masked_lm"
-    """What is predicted: masked tokens from both sides (Devlin et al. 2019), the next token (Radford et al. 2019), or which
-    tokens a small generator has replaced (Clark et al. 2020)."""
+    None means: see ``blocks/language/pretraining.py`` and, for ``supervised``, ``blocks/source_task.py``.
+    """
+
+    objective: Literal["masked_lm", "causal_lm", "replaced_token", "supervised"] = "masked_lm"
+    """What is predicted: masked tokens from both sides (Devlin et al. 2019), the next token (Radford et al. 2019), which tokens a
+    small generator has replaced (Clark et al. 2020), or the labels of a source task, whose head is thrown away on transfer (Oquab
+    et al. 2014, Yosinski et al. 2014)."""
     sentences: Literal["next_sentence", "sentence_order"] | None = None
     """For ``masked_lm``: rows are pairs of segments, and the model also tells whether the second one is the true next one (Devlin
     et al. 2019), or whether the two are swapped (Lan et al. 2020). None packs documents into full blocks."""
@@ -44,9 +48,10 @@ class PretrainSpec(Settings):
     vocab_size: int | None = None
     """From scratch: most tokens of the tokenizer; None is the number of the architecture's paper."""
     task: TaskSpec | None = None
-    """Column roles; None takes the dataset's. Text and text pair of a row are one document; labels are not read."""
+    """Column roles; None takes the dataset's. Text and text pair of a row are one document, and labels are not read;
+    ``supervised`` reads them, and a pair as such."""
     max_length: int | None = None
-    """Tokens to a block; None means what the model can."""
+    """Tokens to a block, or the longest input of ``supervised``; None means what the model can."""
     masked_share: float = MASKED_SHARE
     """For ``masked_lm`` and ``replaced_token``: share of the tokens that are chosen."""
     epochs: int | None = None
@@ -54,7 +59,7 @@ class PretrainSpec(Settings):
     head_epochs: int | None = None
     """Passes that train a new language-model head alone, where the base brings none."""
     batch_size: int | None = None
-    """Blocks to one optimizer step, whatever the micro-batch."""
+    """Blocks, or rows of ``supervised``, to one optimizer step, whatever the micro-batch."""
     learning_rate: float | None = None
     """Peak rate of all weights."""
     head_lr: float | None = None
@@ -70,7 +75,7 @@ class PretrainSpec(Settings):
     seed: int = 0
     """Decides initial weights, order, masks and dropout."""
     micro_batch: int | None = dataclasses.field(default=None, metadata=NOT_IN_FINGERPRINT)
-    """Blocks to one forward pass; None starts at the batch size and halves when memory runs out."""
+    """Blocks, or rows, to one forward pass; None starts at the batch size and halves when memory runs out."""
     checkpoint_seconds: float = dataclasses.field(default=60.0, metadata=NOT_IN_FINGERPRINT)
     """Time between checkpoints, s."""
     resume_elsewhere: Literal["mark", "refuse"] = dataclasses.field(default="mark", metadata=NOT_IN_FINGERPRINT)
@@ -87,10 +92,14 @@ class PretrainSpec(Settings):
             raise BadInput("BAD_SETTING", "PretrainSpec.weight_decay must be 0 or more, and warmup at least 0 and below 1")
         if not 0 < self.masked_share < 1:
             raise BadInput("BAD_SETTING", f"PretrainSpec.masked_share must lie between 0 and 1, found {self.masked_share}")
-        if self.objective == "causal_lm" and self.masked_share != MASKED_SHARE:
-            raise BadInput("BAD_SETTING", "masked_share belongs to 'masked_lm', and the objective is 'causal_lm'")
+        if self.objective in ("causal_lm", "supervised") and self.masked_share != MASKED_SHARE:
+            raise BadInput("BAD_SETTING", f"masked_share belongs to 'masked_lm', and the objective is {self.objective!r}")
         if self.sentences is not None and self.objective != "masked_lm":
             raise BadInput("BAD_SETTING", f"sentences belongs to 'masked_lm', and the objective is {self.objective!r}")
+        given = [name for name in ONLY_CONTINUED if getattr(self, name) is not None]
+        if given and self.objective == "supervised":
+            what = f"{', '.join(given)} belong to a head that trains alone first, and that of 'supervised' does not"
+            raise BadInput("BAD_SETTING", what, "leave them out")
         self._check_start()
 
     def _check_start(self) -> None:

@@ -12,26 +12,32 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from transfer_learning.blocks import base_model, checkpoint, defaults, freezing, lora, model_folder, numerics, passport
+from transfer_learning.blocks import (
+    base_model,
+    checkpoint,
+    classification,
+    defaults,
+    freezing,
+    lora,
+    model_folder,
+    numerics,
+    passport,
+)
 from transfer_learning.blocks.adaptation import Adaptation
-from transfer_learning.blocks.batching import tokenize
 from transfer_learning.blocks.choice import Choice, settle
-from transfer_learning.blocks.examples import Data
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.replay import Mixture, mix
 from transfer_learning.blocks.rows import Rows, read_rows
 from transfer_learning.blocks.sampling import stratified
-from transfer_learning.errors import BadInput, Diverged
+from transfer_learning.errors import BadInput
 from transfer_learning.hashes import joined
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import FineTuneSpec, TaskSpec
@@ -58,11 +64,12 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     spec, choice = settle(asked, folder, train, inputs.get("base_ledger", ()), run)
     width = int(base_model.read_config(folder).hidden_size)
     plan = defaults.resolve(spec, len(train), width, pairs=task.text_pair is not None)
-    labels = _labels(train, validation, folder, plan, spec, run)
-    base = _load(folder, labels, plan.pooling, spec)
+    made = passport.read(folder)
+    labels = _labels(train, validation, folder, plan, spec, _is_version_of(made, run.facts.get("model")))
+    base = _load(folder, labels, plan.pooling, spec, new_head=passport.is_of_source_task(made))
     classifier = TextClassifier(base.model, len(labels), plan.pooling, normalize=spec.normalize, layer=spec.layer)
     classifier.to(run.numerics["device"])
-    data, max_length = _data(spec, base, classifier, train, validation, labels)
+    data, max_length = classification.tokenized(spec, base, classifier, train, validation, labels)
     if inputs.get("features"):
         data = dataclasses.replace(data, features=_features(inputs["features"], classifier, train, validation, run))
 
@@ -78,7 +85,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
         lora.merge(classifier)
     _prove(classifier, frozen)
 
-    metrics = _metrics(adaptation, data, time.monotonic() - started) | {"trained_weights": trained}
+    metrics = classification.metrics(adaptation, data, time.monotonic() - started) | {"trained_weights": trained}
     told = {
         **passport.facts("fine_tune", asked, task, run),
         "strategy": spec.strategy,
@@ -121,71 +128,35 @@ def _read(inputs: Inputs, task: TaskSpec, spec: FineTuneSpec) -> tuple[Rows, Row
         train = stratified(train, spec.train_rows, spec.seed)
     held_out = [folder for folder in inputs.get("validation", ()) if any(folder.glob("*.parquet"))]
     validation = read_rows(held_out, task, role="validation", hashed=hashed) if held_out else None
-    if len(train) < 2 or len(train.label_values) < 2:
-        raise BadInput(
-            "ONE_CLASS",
-            f"train has {len(train)} rows, all {train.label_names[0]!r}, and learning needs two classes",
-            "add rows of another class",
-            column=task.label,
-        )
+    classification.refuse_one_class(train, task.label)
     return train, validation, mixture
 
 
-def _labels(train: Rows, validation: Rows | None, folder: Path, plan: defaults.Plan, spec: FineTuneSpec, run: Run) -> list[str]:
+def _labels(
+    train: Rows, validation: Rows | None, folder: Path, plan: defaults.Plan, spec: FineTuneSpec, is_version: bool
+) -> list[str]:
     """Return the labels of the head: where it grows out of this model's own version, that one's first, then the new ones.
 
     Raises:
         BadInput: a validation label that is none of them.
     """
     labels = train.label_names
-    if spec.goes_on and plan.pooling == "architecture" and _is_version_of(folder, run.facts.get("model")):
+    if spec.goes_on and plan.pooling == "architecture" and is_version:
         known = list(base_model.read_config(folder).id2label.values())
         labels = [*known, *(label for label in labels if label not in known)]
-    if validation and (unknown := sorted(set(validation.label_names) - set(labels))):
-        raise BadInput(
-            "UNKNOWN_LABEL",
-            f"validation has labels that train has not: {', '.join(unknown[:5])}",
-            "add training rows of these classes",
-            column=(spec.task or TaskSpec()).label,
-        )
+    classification.refuse_unknown_labels(validation, labels, (spec.task or TaskSpec()).label)
     return labels
 
 
-def _is_version_of(folder: Path, model: Any) -> bool:
-    """Return whether the base is an earlier version of this very model; a language model's has no labels to keep."""
-    passport = folder / model_folder.PASSPORT
-    known = json.loads(passport.read_bytes()) if passport.exists() else {}
-    return bool(known.get("labels")) and known.get("model") == model
+def _is_version_of(made: Mapping[str, Any], model: Any) -> bool:
+    """Return whether the base is an earlier version of this very model; what was pretrained has no labels to keep."""
+    return bool(made.get("labels")) and made.get("model") == model and not passport.is_of_source_task(made)
 
 
-def _load(folder: Path, labels: list[str], pooling: str, spec: FineTuneSpec) -> base_model.Base:
+def _load(folder: Path, labels: list[str], pooling: str, spec: FineTuneSpec, *, new_head: bool) -> base_model.Base:
     if spec.init_from == "scratch":
         return base_model.untrained(folder, spec.seed, labels, pooling)
-    return base_model.load_base(folder, labels, pooling, spec.seed)
-
-
-def _data(
-    spec: FineTuneSpec, base: base_model.Base, classifier: TextClassifier, train: Rows, validation: Rows | None, labels: list[str]
-) -> tuple[Data, int]:
-    """Tokenise all rows and return them with the length that inputs are cut to."""
-    limit = base.max_length
-    if spec.max_length is not None and spec.max_length > limit:
-        raise BadInput(
-            "BAD_SETTING", f"max_length is {spec.max_length}, and the base model takes {limit} tokens", f"at most {limit}"
-        )
-    parts = [train, *([validation] if validation else [])]
-    texts = [text for rows in parts for text in rows.texts]
-    seconds = [text for rows in parts for text in rows.pairs or []] if train.pairs is not None else None
-    longest = spec.max_length or limit
-    tokens = tokenize(base.tokenizer, texts, seconds, longest, segments=classifier.backbone.has_segments)
-    names = {label: number for number, label in enumerate(labels)}
-    targets = torch.tensor([names[label] for rows in parts for label in rows.labels])
-    weights = None
-    if spec.class_weights == "balanced":
-        counts = torch.bincount(targets[: len(train)], minlength=len(labels)).float().clamp(min=1)
-        weights = len(train) / (len(labels) * counts)
-    data = Data(tokens, targets, len(validation) if validation else 0, weights)
-    return data, longest
+    return base_model.load_base(folder, labels, pooling, spec.seed, new_head=new_head)
 
 
 def _features(
@@ -224,15 +195,10 @@ def _identity(
     spec: FineTuneSpec, choice: Choice | None, base: base_model.Base, train: Rows, validation: Rows | None
 ) -> dict[str, str]:
     """Return what a checkpoint must share with this job: settings that decide the result, rows and base weights."""
-    rows = hashlib.sha256()
-    for part in (train, validation):
-        for key, text, label in zip(part.row_keys, part.texts, part.labels, strict=True) if part else ():
-            rows.update(key + hashlib.sha256(f"{len(text)} {text} {label}".encode()).digest())
-        rows.update(b"|")
     weights = canonical_json(freezing.hashes(base.model.state_dict().items()))
     return {
         "spec": hashlib.sha256(canonical_json(spec.canonical()).encode()).hexdigest(),
-        "rows": rows.hexdigest(),
+        "rows": classification.rows_digest(train, validation),
         "base": hashlib.sha256(weights.encode()).hexdigest(),
         "numerics": str(NUMERICS_VERSIONS["fine_tune"]),
         **({"choice": canonical_json(choice.to_dict())} if choice else {}),
@@ -246,31 +212,4 @@ def _prove(classifier: TextClassifier, frozen: dict[str, str]) -> None:
         Diverged: NaN or infinity in a weight.
     """
     assert not (moved := freezing.moved(classifier, frozen)), f"frozen weights changed: {moved}"
-    broken = [name for name, parameter in classifier.named_parameters() if not torch.isfinite(parameter).all()]
-    if broken:
-        raise Diverged(f"DIVERGED weights hold NaN or infinity: {', '.join(broken[:3])} — lower the rate")
-
-
-def _metrics(adaptation: Adaptation, data: Data, seconds: float) -> dict[str, Any]:
-    """Return the flat figures of the whole run."""
-    final = adaptation.score()
-    steps = sum(entry["ticks"] for entry in adaptation.finished.values() if entry.get("history"))
-    epochs: Counter[str] = Counter()
-    for name, entry in adaptation.finished.items():
-        if entry.get("history"):
-            epochs["unfreezing_epochs" if name.startswith("top_") else f"{name}_epochs"] += len(entry["history"])
-    best = {
-        f"{name}_best_epoch": entry["best_epoch"]
-        for name, entry in adaptation.finished.items()
-        if entry.get("best_epoch") and not name.startswith("top_")
-    }
-    passes = sum(epochs.values())
-    return {
-        **final,
-        **epochs,
-        **best,
-        "rows": data.rows,
-        "steps": steps,
-        "seconds": round(seconds, 3),
-        "rows_per_second": round(data.rows * max(1, passes) / max(seconds, 1e-9), 1),
-    }
+    classification.refuse_broken(classifier)

@@ -1,8 +1,9 @@
-"""Pretrain a language model on plain text: ``masked_lm``, maybe on pairs, ``causal_lm`` or ``replaced_token``.
+"""Pretrain a model: on plain text by ``masked_lm``, maybe on pairs, ``causal_lm`` or ``replaced_token``, or ``supervised``.
 
 Inputs: ``train`` and maybe ``unlabelled`` (folders of Parquet parts, whose labels are not read), maybe ``validation`` (for the
-perplexity alone), and ``base`` (one folder) unless ``spec.architecture`` names what starts from scratch. Out: ``model/``, a plain
-Hugging Face folder with passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained on).
+figures alone), and ``base`` (one folder) unless ``spec.architecture`` names what starts from scratch. ``supervised`` reads the
+labels of ``train`` and ``validation``, and nothing ``unlabelled``. Out: ``model/``, a plain Hugging Face folder with
+passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained on).
 """
 
 from __future__ import annotations
@@ -12,11 +13,23 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tokenizers import Tokenizer
 
-from transfer_learning.blocks import checkpoint, freezing, numerics
+from transfer_learning.blocks import (
+    base_model,
+    checkpoint,
+    classification,
+    defaults,
+    freezing,
+    model_folder,
+    numerics,
+    passport,
+    source_task,
+)
+from transfer_learning.blocks.adaptation import Adaptation
+from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.language.corpus import Corpus, read_corpus
 from transfer_learning.blocks.language.folder import write
 from transfer_learning.blocks.language.model import LanguageModel, from_base, from_scratch
@@ -38,9 +51,7 @@ from transfer_learning.blocks.language.pretraining import Plan, Pretraining, res
 from transfer_learning.blocks.language.replaced_token import ALL_HIDDEN, ReplacedExamples
 from transfer_learning.blocks.language.sentences import pair_up, sentence_lists
 from transfer_learning.blocks.language.tokenizer_training import train_tokenizer, wrapped
-from transfer_learning.blocks.model_folder import write_ledger
-from transfer_learning.blocks.passport import facts, license_of
-from transfer_learning.blocks.rows import part_files
+from transfer_learning.blocks.rows import Rows, part_files, read_rows
 from transfer_learning.errors import BadInput, Stopped
 from transfer_learning.hashes import texts_digest
 from transfer_learning.settings import canonical_json
@@ -50,30 +61,42 @@ from transfer_learning.stage import NUMERICS_VERSIONS, Inputs, Run
 
 ROLES = ("train", "unlabelled")
 
+M = TypeVar("M", LanguageModel, base_model.Base)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Started:
-    """A language model, and where its training goes on."""
+class Started(Generic[M]):
+    """A model, and where its training goes on."""
 
-    language: LanguageModel
+    model: M
     identity: dict[str, str]
-    """What a checkpoint must share with this job: settings that decide the result, documents and base weights."""
+    """What a checkpoint must share with this job: settings that decide the result, rows and base weights."""
     snapshot: checkpoint.Snapshot | None
     kept: dict[str, Any]
     """What every checkpoint keeps: a tokenizer that was trained here."""
 
 
 def pretrain(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> dict[str, Any]:
-    """Train a language model on documents and write the model folder and the ledger.
+    """Train a model, by its objective, and write the model folder and the ledger.
+
+    Returns:
+        Metrics, which name what was learned, from what, and how fast; see ``_learn_language`` and ``_learn_labels``.
+
+    Raises:
+        BadInput: rows, settings, a tokenizer or a base model that cannot work.
+        Diverged, OutOfMemory, Stopped: as the train loop.
+    """
+    learn = _learn_labels if spec.objective == "supervised" else _learn_language
+    return learn(spec, inputs, out, run)
+
+
+def _learn_language(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> dict[str, Any]:
+    """Train a language model on documents.
 
     Returns:
         Metrics: ``train_loss`` and ``train_perplexity`` of the last epoch, with a validation split ``validation_loss`` and
         ``validation_perplexity``, ``documents``, ``empty_documents``, ``blocks``, ``tokens``, ``vocabulary``, ``parameters``,
         ``steps``, ``epochs``, ``seconds``, ``tokens_per_second`` and, where the device's ceiling is known, ``flops_utilisation``.
-
-    Raises:
-        BadInput: documents, settings, a tokenizer or a base model that cannot work.
-        Diverged, OutOfMemory, Stopped: as the train loop.
     """
     started = time.monotonic()
     task = spec.task or TaskSpec()
@@ -81,9 +104,9 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> dict[st
     corpus = read_corpus(folders, task, role=" and ".join(ROLES))
     run.numerics |= numerics.choose(spec.precision, run)
     rows = texts_digest(part_files(folders), task.texts())
-    start = _start(spec, inputs, corpus, rows, run)
+    start = _start_language(spec, inputs, corpus, rows, run)
     notes = numerics.repeat(start.snapshot.facts["numerics"], run, spec.resume_elsewhere) if start.snapshot else []
-    language = start.language
+    language = start.model
     length = _block_length(spec, language)
     language.model.to(run.numerics["device"])
 
@@ -101,49 +124,138 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> dict[st
     pretraining.run_phases()
 
     metrics = _metrics(pretraining, corpus, time.monotonic() - started)
-    passport = {
-        **facts("pretrain", spec, task, run),
-        "strategy": spec.objective,
+    told = {
+        **_told(spec, inputs, task, run),
         "architecture": language.kind,
-        "base": {**(run.facts.get("base") or {}), "license": license_of(inputs["base"][0]) if inputs.get("base") else None},
         "settings": _settings(spec, plan, length),
         "metrics": metrics,
         "notes": notes,
     }
     longest = length if spec.architecture else language.max_length
-    write(out / "model", language, longest, passport)
-    write_ledger(out / "ledger.parquet", [corpus.rows])
+    write(out / "model", language, longest, told)
+    model_folder.write_ledger(out / "ledger.parquet", [corpus.rows])
     return metrics
 
 
-def _start(spec: PretrainSpec, inputs: Inputs, corpus: Corpus, rows: str, run: Run) -> Started:
-    """Load the base, or build the architecture with a tokenizer of its own: that of the checkpoint, or a new one."""
-    poll = _poll(run)
-    identity = {
+def _learn_labels(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> dict[str, Any]:
+    """Train a classifier on the labels of a source task.
+
+    Returns:
+        Metrics: ``train_loss`` of the last epoch, with a validation split ``validation_loss`` and ``validation_accuracy``,
+        ``rows``, ``vocabulary``, ``parameters``, ``steps``, ``epochs``, ``seconds`` and ``rows_per_second``.
+    """
+    started = time.monotonic()
+    task, tuning = spec.task or TaskSpec(), source_task.as_fine_tuning(spec)
+    train = read_rows(inputs.get("train", ()), task)
+    held_out = [folder for folder in inputs.get("validation", ()) if _has_parts(folder)]
+    validation = read_rows(held_out, task, role="validation") if held_out else None
+    classification.refuse_one_class(train, task.label)
+    labels = train.label_names
+    classification.refuse_unknown_labels(validation, labels, task.label)
+    run.numerics |= numerics.choose(spec.precision, run)
+    start = _start_classifier(spec, inputs, train, validation, run)
+    base = start.model
+    notes = numerics.repeat(start.snapshot.facts["numerics"], run, spec.resume_elsewhere) if start.snapshot else []
+    classifier = TextClassifier(base.model, len(labels), "architecture")
+    classifier.to(run.numerics["device"])
+    data, length = classification.tokenized(tuning, base, classifier, train, validation, labels)
+    plan = defaults.resolve(tuning, len(train), classifier.backbone.width, pairs=task.text_pair is not None)
+    checkpoints = checkpoint.Checkpoints(run, start.identity, spec.checkpoint_seconds)
+    adaptation = Adaptation(classifier, data, tuning, plan, run, checkpoints, start.snapshot, out.parent, start.kept)
+    adaptation.run_phases()
+    classification.refuse_broken(classifier)
+
+    found = classification.metrics(adaptation, data, time.monotonic() - started)
+    found["pretrain_epochs"] = found.pop("fine_tune_epochs")
+    found["vocabulary"] = len(base.tokenizer)
+    found["parameters"] = sum(parameter.numel() for parameter in classifier.parameters())
+    told = {
+        **_told(spec, inputs, task, run),
+        "preprocessing": {"truncation": "longest_first", "padding_multiple": 8, "pairs": task.text_pair is not None},
+        "architecture": str(base.model.config.model_type),
+        "settings": source_task.settings(spec, plan, length),
+        "label_counts": passport.label_counts(train, validation),
+        "metrics": found,
+        "frozen": passport.digest({}),
+        "notes": notes,
+    }
+    longest = length if spec.architecture else base.max_length
+    published = model_folder.Published(
+        classifier=classifier, tokenizer=base.tokenizer, labels=labels, max_length=longest, frozen=frozenset(), passport=told
+    )
+    model_folder.write(out / "model", published)
+    model_folder.write_ledger(out / "ledger.parquet", [train])
+    return found
+
+
+def _told(spec: PretrainSpec, inputs: Inputs, task: TaskSpec, run: Run) -> dict[str, Any]:
+    """Return the part of the passport that was known before training."""
+    base = {**(run.facts.get("base") or {}), "license": passport.license_of(inputs["base"][0]) if inputs.get("base") else None}
+    return {**passport.facts("pretrain", spec, task, run), "strategy": spec.objective, "base": base}
+
+
+def _start_language(spec: PretrainSpec, inputs: Inputs, corpus: Corpus, rows: str, run: Run) -> Started[LanguageModel]:
+    """Load the base with its language-model head, or build the architecture."""
+    identity = _identity(spec, rows)
+    if spec.architecture is None:
+        language = from_base(_base_of(inputs), spec.objective, spec.seed, spec.sentences)
+        identity["base"] = _weights_digest(language.model)
+        return Started(language, identity, checkpoint.resume(run, identity), {})
+    snapshot, tokenizer, kept = _start_tokenizer(spec, inputs, corpus, identity, run)
+    return Started(from_scratch(spec, tokenizer, _positions(spec)), identity, snapshot, kept)
+
+
+def _start_classifier(
+    spec: PretrainSpec, inputs: Inputs, train: Rows, validation: Rows | None, run: Run
+) -> Started[base_model.Base]:
+    """Load the base with its head for the labels that it knows, since their task goes on, or build the architecture."""
+    identity = _identity(spec, classification.rows_digest(train, validation))
+    if spec.architecture is None:
+        base = base_model.load_base(_base_of(inputs), train.label_names, "architecture", spec.seed)
+        identity["base"] = _weights_digest(base.model)
+        return Started(base, identity, checkpoint.resume(run, identity), {})
+    snapshot, tokenizer, kept = _start_tokenizer(spec, inputs, Corpus(train, 0), identity, run)
+    return Started(source_task.from_scratch(spec, train.label_names, tokenizer, _positions(spec)), identity, snapshot, kept)
+
+
+def _identity(spec: PretrainSpec, rows: str) -> dict[str, str]:
+    return {
         "spec": hashlib.sha256(canonical_json(spec.canonical()).encode()).hexdigest(),
         "rows": rows,
         "numerics": str(NUMERICS_VERSIONS["pretrain"]),
     }
-    if spec.architecture is None:
-        if not inputs.get("base"):
-            raise BadInput("NO_BASE", "there is nothing to continue from", "name a base model, or an architecture from scratch")
-        language = from_base(inputs["base"][0], spec.objective, spec.seed, spec.sentences)
-        weights = canonical_json(freezing.hashes(language.model.state_dict().items()))
-        identity["base"] = hashlib.sha256(weights.encode()).hexdigest()
-        return Started(language, identity, checkpoint.resume(run, identity), {})
+
+
+def _weights_digest(model: Any) -> str:
+    return hashlib.sha256(canonical_json(freezing.hashes(model.state_dict().items())).encode()).hexdigest()
+
+
+def _base_of(inputs: Inputs) -> Path:
+    if not inputs.get("base"):
+        raise BadInput("NO_BASE", "there is nothing to continue from", "name a base model, or an architecture from scratch")
+    return inputs["base"][0]
+
+
+def _positions(spec: PretrainSpec) -> int:
+    """Return the longest input in tokens of an architecture from scratch."""
+    return max(FAMILIES[str(spec.architecture)].positions, spec.max_length or 0)
+
+
+def _start_tokenizer(
+    spec: PretrainSpec, inputs: Inputs, corpus: Corpus, identity: dict[str, str], run: Run
+) -> tuple[checkpoint.Snapshot | None, Any, dict[str, Any]]:
+    """Return where training goes on, the tokenizer from there or a new one, and what further checkpoints keep of it."""
+    architecture = str(spec.architecture)
     if inputs.get("base"):
-        what = f"architecture is {spec.architecture!r}, which starts from scratch, and there is a base model"
+        what = f"architecture is {architecture!r}, which starts from scratch, and there is a base model"
         raise BadInput("BAD_SETTING", what, "leave one of the two out")
     snapshot = checkpoint.resume(run, identity)
     if snapshot is None:
         run.progress(phase="tokenizer", documents=len(corpus))
-        inner = train_tokenizer(spec.architecture, corpus.documents, spec.vocab_size, poll)
+        inner = train_tokenizer(architecture, corpus.documents, spec.vocab_size, _poll(run))
     else:
         inner = Tokenizer.from_str(snapshot.facts["tokenizer"])
-    kept = {"tokenizer": inner.to_str()}
-    longest = max(FAMILIES[spec.architecture].positions, spec.max_length or 0)
-    tokenizer = wrapped(spec.architecture, inner, longest)
-    return Started(from_scratch(spec, tokenizer, longest), identity, snapshot, kept)
+    return snapshot, wrapped(architecture, inner, _positions(spec)), {"tokenizer": inner.to_str()}
 
 
 def _block_length(spec: PretrainSpec, language: LanguageModel) -> int:

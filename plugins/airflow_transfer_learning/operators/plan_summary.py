@@ -46,7 +46,8 @@ def _data(spec: PullSpec, plan: PlanRef) -> str:
 
 def _pretraining(spec: PretrainSpec) -> str:
     start = f"a new {spec.architecture} ({spec.size or 'tiny'})" if spec.architecture else "the base model"
-    return f"Pretrain {start} with the objective {spec.objective!r} on the text of the training rows."
+    read = "labels" if spec.objective == "supervised" else "text"
+    return f"Pretrain {start} with the objective {spec.objective!r} on the {read} of the training rows."
 
 
 def _features(spec: FeatureSpec) -> str:

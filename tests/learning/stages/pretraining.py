@@ -9,7 +9,7 @@ from transfer_learning.specs import PretrainSpec
 from transfer_learning.stage import Run
 from transfer_learning.stages.pretrain import pretrain
 
-TIMES = ("seconds", "tokens_per_second", "flops_utilisation")
+TIMES = ("seconds", "rows_per_second", "tokens_per_second", "flops_utilisation")
 
 SCRATCH = {"layers": 2, "hidden_size": 32, "heads": 2, "vocab_size": 300, "max_length": 32}
 """A model of a few thousand weights, with a tokenizer of its own."""

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from learning.stages.pretraining import SCRATCH, TIMES, Job
 from learning.stages.test_fine_tune_kills import run as run_killed
 from learning.tiny_model import make_rows, write_rows
 from transfer_learning.blocks import checkpoint
+from transfer_learning.blocks.language.objectives import LanguageExamples
+from transfer_learning.blocks.train_loop import Examples
 from transfer_learning.errors import BadInput, Stopped
 from transfer_learning.specs import PretrainSpec, TaskSpec
 from transfer_learning.stage import Run
@@ -23,6 +26,8 @@ STARTS = {
     "pairs": (None, {**SCRATCH, "architecture": "albert", "vocab_size": 60, "sentences": "sentence_order"}),
     "replaced": ("electra", {"objective": "replaced_token", "head_epochs": 1}),
     "causal": (None, {**SCRATCH, "architecture": "gpt2", "objective": "causal_lm"}),
+    "supervised": ("bert", {"objective": "supervised"}),
+    "supervised_scratch": (None, {**SCRATCH, "architecture": "albert", "vocab_size": 60, "objective": "supervised"}),
 }
 
 
@@ -47,7 +52,7 @@ def test_stopped_at_any_step_it_ends_bit_identical(tmp_path: Path, name: str) ->
         assert weight_hashes(tmp_path / f"stopped-{every}") == weight_hashes(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["after_a_warm_up", "causal"])
+@pytest.mark.parametrize("name", ["after_a_warm_up", "causal", "supervised"])
 def test_killed_at_random_moments_it_ends_bit_identical(tmp_path: Path, name: str) -> None:
     kind, settings = STARTS[name]
     job = Job(tmp_path, documents=40, validation=12, kind=kind)
@@ -82,9 +87,10 @@ def test_a_checkpoint_of_the_warm_up_holds_the_head_alone(tmp_path: Path) -> Non
     assert all(name.startswith("cls.") for name in found.files["weights"])
 
 
-def test_a_resumed_job_takes_the_tokenizer_of_its_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", ["masked_lm", "supervised"])
+def test_a_resumed_job_takes_the_tokenizer_of_its_checkpoint(tmp_path: Path, objective: str) -> None:
     job = Job(tmp_path, kind=None)
-    settings = {**SETTINGS, **SCRATCH, "architecture": "bert", "vocab_size": 60}
+    settings = {**SETTINGS, **SCRATCH, "architecture": "bert", "vocab_size": 60, "objective": objective}
     stopping = StoppingRun(threads=1, checkpoints=tmp_path / "checkpoints", after=132)
     with pytest.raises(Stopped):
         job.run("stopped", stopping, **settings)
@@ -107,20 +113,21 @@ def test_a_checkpoint_of_another_job_is_refused(tmp_path: Path) -> None:
         job.run("resumed", Run(threads=1, resume_from=kept), **SETTINGS, seed=1)
 
 
-def test_memory_for_half_a_micro_batch_gives_the_same_effective_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transfer_learning.blocks.language.objectives import LanguageExamples
-
+@pytest.mark.parametrize(("objective", "examples"), [("masked_lm", LanguageExamples), ("supervised", Examples)])
+def test_memory_for_half_a_micro_batch_gives_the_same_effective_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str, examples: type
+) -> None:
     job = Job(tmp_path)
-    settings = {**SETTINGS, "micro_batch": 4, "precision": "fp32"}
+    settings = {**SETTINGS, "micro_batch": 4, "precision": "fp32", "objective": objective}
     whole = job.run("whole", **settings)
-    losses = LanguageExamples.losses
+    losses = examples.losses
 
-    def short(self: LanguageExamples, rows: list[int]) -> tuple[torch.Tensor, ...]:
+    def short(self: Any, rows: list[int]) -> tuple[torch.Tensor, ...]:
         if len(rows) > 2:
             raise torch.OutOfMemoryError("no more")
         return losses(self, rows)
 
-    monkeypatch.setattr(LanguageExamples, "losses", short)
+    monkeypatch.setattr(examples, "losses", short)
     run = Run(threads=1)
     halved = job.run("halved", run, **settings)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transfer_learning.blocks.model_card import assemble, base_line, dataset_lines
+from transfer_learning.blocks.model_card import assemble, dataset_lines, start_line
 
 PIPELINES = {"masked_lm": "fill-mask", "causal_lm": "text-generation", "replaced_token": "feature-extraction"}
 
@@ -38,7 +38,6 @@ DOES = {
 def render(passport: Mapping[str, Any]) -> str:
     """Return the card of a published language model."""
     pipeline = PIPELINES[passport["strategy"]]
-    scratch = "From scratch: every weight started at random, and the tokenizer was trained from the same text."
     return assemble(
         passport,
         front={
@@ -50,7 +49,7 @@ def render(passport: Mapping[str, Any]) -> str:
         summary=_summary(passport),
         load=load_lines(passport),
         data="\n".join(dataset_lines(passport)),
-        origin=[scratch if passport["spec"]["architecture"] else base_line(passport["base"])],
+        origin=[start_line(passport)],
     )
 
 
