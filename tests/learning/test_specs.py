@@ -119,6 +119,11 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
             lambda: PretrainSpec(size="base", layers=2),
             "BAD_SETTING size, layers belong to a model from scratch, and this one is not",
         ),
+        (lambda: PretrainSpec(tokenizer="base"), "BAD_SETTING tokenizer belong to a model from scratch, and this one is not"),
+        (
+            lambda: PretrainSpec(architecture="bert", tokenizer="base", vocab_size=100),
+            "BAD_SETTING vocab_size belongs to a tokenizer that is trained",
+        ),
         (lambda: PretrainSpec(architecture="bert", head_lr=1e-3), "head_lr belong to a model continued from a base"),
         (lambda: PretrainSpec(architecture="bert", heads=3), "BAD_SETTING a width of 128 cannot be cut into 3 attention heads"),
         (lambda: PretrainSpec(architecture="roberta", vocab_size=100), "the tokenizer of roberta has 261 at least"),

@@ -174,6 +174,19 @@ def test_other_labels_of_the_same_text_are_another_source_task(workplace, tmp_pa
     assert (first["version"], second["version"]) == (1, 2)
 
 
+def test_a_model_from_scratch_takes_the_tokenizer_of_the_base(workplace, store, tmp_path):
+    spec = {name: value for name, value in SCRATCH.items() if name != "vocab_size"} | {"tokenizer": "base", "epochs": 1}
+
+    found, _ = Task().run(workplace.pretrain(spec=spec, base="model://language@1", model="borrowed"))
+
+    own, theirs = (
+        store.models.fetch(name, version, tmp_path / name) / "tokenizer.json"
+        for name, version in (("borrowed", found["version"]), ("language", 1))
+    )
+    assert json.loads(own.read_text())["model"] == json.loads(theirs.read_text())["model"]
+    assert store.models.manifest("borrowed", 1)["facts"]["base"]["uri"] == "model://language@1"
+
+
 def test_the_plan_says_that_labels_are_read(workplace):
     settings = {"pull": workplace.pulled, "pretrain": SUPERVISED}
 

@@ -40,8 +40,6 @@ ADAPTERS = (
     'With `model.save_pretrained("MERGED")`, and the same of the tokenizer, these lines leave one plain model.'
 )
 
-FROM_SCRATCH = "From scratch: every weight started at random, and the tokenizer was trained from the same text."
-
 
 def render(passport: Mapping[str, Any]) -> str:
     """Return the card of a published classifier."""
@@ -100,7 +98,11 @@ def _reasons(passport: Mapping[str, Any]) -> list[str]:
 
 def start_line(passport: Mapping[str, Any]) -> str:
     """Return what training started from."""
-    return FROM_SCRATCH if passport["spec"].get("architecture") else _base_line(passport["base"])
+    if not passport["spec"].get("architecture"):
+        return _base_line(passport["base"])
+    tokenizer = passport.get("tokenizer")
+    whose = "was trained from the same text" if tokenizer is None else f"is that of {_named(tokenizer)}"
+    return f"From scratch: every weight started at random, and the tokenizer {whose}."
 
 
 def _base_line(base: Mapping[str, Any]) -> str:

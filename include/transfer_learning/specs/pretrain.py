@@ -11,7 +11,8 @@ from transfer_learning.specs.architectures import FAMILIES, OBJECTIVES, PAIRED, 
 from transfer_learning.specs.names import check_seed
 from transfer_learning.specs.task import TaskSpec
 
-ONLY_FROM_SCRATCH = ("size", "layers", "hidden_size", "heads", "vocab_size")
+SIZES = ("layers", "hidden_size", "heads", "vocab_size")
+ONLY_FROM_SCRATCH = ("size", *SIZES, "tokenizer")
 ONLY_CONTINUED = ("head_epochs", "head_lr")
 
 FEWEST_TOKENS = {"wordpiece": 32, "byte_bpe": 261, "unigram": 32}
@@ -36,7 +37,7 @@ class PretrainSpec(Settings):
     """For ``masked_lm``: rows are pairs of segments, and the model also tells whether the second one is the true next one (Devlin
     et al. 2019), or whether the two are swapped (Lan et al. 2020). None packs documents into full blocks."""
     architecture: Literal["bert", "roberta", "distilbert", "electra", "albert", "gpt2"] | None = None
-    """Trains this one from scratch, with a tokenizer trained from the corpus. None continues from the base model."""
+    """Trains this one from scratch. None continues from the base model."""
     size: str | None = None
     """From scratch: a size of the architecture's paper, such as ``base``, or ``tiny``, which None means."""
     layers: int | None = None
@@ -47,6 +48,8 @@ class PretrainSpec(Settings):
     """From scratch: attention heads, in the place of the size's."""
     vocab_size: int | None = None
     """From scratch: most tokens of the tokenizer; None is the number of the architecture's paper."""
+    tokenizer: Literal["train", "base"] = "train"
+    """From scratch: the tokenizer is trained from the corpus, or it is that of the base model, of which nothing else is used."""
     task: TaskSpec | None = None
     """Column roles; None takes the dataset's. Text and text pair of a row are one document, and labels are not read;
     ``supervised`` reads them, and a pair as such."""
@@ -83,7 +86,7 @@ class PretrainSpec(Settings):
 
     def check(self) -> None:
         check_seed(self.seed, "PretrainSpec.seed")
-        for name in (*(n for n in ONLY_FROM_SCRATCH if n != "size"), "epochs", "head_epochs", "batch_size", "learning_rate",
+        for name in (*SIZES, "epochs", "head_epochs", "batch_size", "learning_rate",
                      "head_lr", "max_length", "micro_batch", "max_grad_norm", "checkpoint_seconds"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -109,10 +112,12 @@ class PretrainSpec(Settings):
             idle, of, fix = ONLY_FROM_SCRATCH, "from scratch", "name an architecture"
         else:
             idle, of, fix = ONLY_CONTINUED, "continued from a base", "leave them out"
-        if given := [name for name in idle if getattr(self, name) is not None]:
+        if given := [name for name in idle if name in self.canonical()]:
             raise BadInput("BAD_SETTING", f"{', '.join(given)} belong to a model {of}, and this one is not", fix)
         if self.architecture is None:
             return
+        if self.tokenizer == "base" and self.vocab_size is not None:
+            raise BadInput("BAD_SETTING", "vocab_size belongs to a tokenizer that is trained, and it is that of the base model")
         if self.architecture not in OBJECTIVES[self.objective]:
             what = f"{self.architecture!r} does not support the objective {self.objective!r}"
             raise BadInput("ARCHITECTURE", what, who_learns(self.objective))

@@ -1,9 +1,9 @@
 """Pretrain a model: on plain text by ``masked_lm``, maybe on pairs, ``causal_lm`` or ``replaced_token``, or ``supervised``.
 
 Inputs: ``train`` and maybe ``unlabelled`` (folders of Parquet parts, whose labels are not read), maybe ``validation`` (for the
-figures alone), and ``base`` (one folder) unless ``spec.architecture`` names what starts from scratch. ``supervised`` reads the
-labels of ``train`` and ``validation``, and nothing ``unlabelled``. Out: ``model/``, a plain Hugging Face folder with
-passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained on).
+figures alone), and ``base`` (one folder) unless ``spec.architecture`` names what starts from scratch with a tokenizer of its own.
+``supervised`` reads the labels of ``train`` and ``validation``, and nothing ``unlabelled``. Out: ``model/``, a plain Hugging Face
+folder with passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained on).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from transfer_learning.blocks import (
 )
 from transfer_learning.blocks.adaptation import Adaptation
 from transfer_learning.blocks.head import TextClassifier
+from transfer_learning.blocks.language.borrowed_tokenizer import borrow
 from transfer_learning.blocks.language.corpus import Corpus, read_corpus
 from transfer_learning.blocks.language.folder import write
 from transfer_learning.blocks.language.model import LanguageModel, from_base, from_scratch
@@ -190,8 +191,11 @@ def _learn_labels(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> di
 
 def _told(spec: PretrainSpec, inputs: Inputs, task: TaskSpec, run: Run) -> dict[str, Any]:
     """Return the part of the passport that was known before training."""
-    base = {**(run.facts.get("base") or {}), "license": passport.license_of(inputs["base"][0]) if inputs.get("base") else None}
-    return {**passport.facts("pretrain", spec, task, run), "strategy": spec.objective, "base": base}
+    known = {**passport.facts("pretrain", spec, task, run), "strategy": spec.objective, "base": {"license": None}}
+    base = dict(run.facts.get("base") or {})
+    if spec.tokenizer == "base":
+        return known | {"tokenizer": base}
+    return known | {"base": {**base, "license": passport.license_of(inputs["base"][0]) if inputs.get("base") else None}}
 
 
 def _start_language(spec: PretrainSpec, inputs: Inputs, corpus: Corpus, rows: str, run: Run) -> Started[LanguageModel]:
@@ -246,9 +250,16 @@ def _start_tokenizer(
 ) -> tuple[checkpoint.Snapshot | None, Any, dict[str, Any]]:
     """Return where training goes on, the tokenizer from there or a new one, and what further checkpoints keep of it."""
     architecture = str(spec.architecture)
+    if spec.tokenizer == "base":
+        if not inputs.get("base"):
+            raise BadInput("NO_BASE", "the tokenizer shall be that of the base model, and there is none", "name a base model")
+        tokenizer = borrow(inputs["base"][0], architecture, _positions(spec))
+        known = canonical_json({"tokens": tokenizer.get_vocab(), "special": tokenizer.all_special_tokens})
+        identity["tokenizer"] = hashlib.sha256(known.encode()).hexdigest()
+        return checkpoint.resume(run, identity), tokenizer, {}
     if inputs.get("base"):
         what = f"architecture is {architecture!r}, which starts from scratch, and there is a base model"
-        raise BadInput("BAD_SETTING", what, "leave one of the two out")
+        raise BadInput("BAD_SETTING", what, "leave it out, or set tokenizer to 'base'")
     snapshot = checkpoint.resume(run, identity)
     if snapshot is None:
         run.progress(phase="tokenizer", documents=len(corpus))

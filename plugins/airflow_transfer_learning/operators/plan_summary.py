@@ -46,6 +46,7 @@ def _data(spec: PullSpec, plan: PlanRef) -> str:
 
 def _pretraining(spec: PretrainSpec) -> str:
     start = f"a new {spec.architecture} ({spec.size or 'tiny'})" if spec.architecture else "the base model"
+    start += ", with the base model's tokenizer," if spec.tokenizer == "base" else ""
     read = "labels" if spec.objective == "supervised" else "text"
     return f"Pretrain {start} with the objective {spec.objective!r} on the {read} of the training rows."
 

@@ -43,7 +43,8 @@ class PretrainOperator(TrainingOperator):
         dataset: output of the run's ``PullDatasetOperator``.
         model: name of the pretrained model in the store; not that of the plan, which is the target's classifier.
         plan: output of the run's ``PlanOperator``.
-        base: URI of the base model; not with a plan, which pins it, and not where ``spec.architecture`` starts from scratch.
+        base: URI of the base model; not with a plan, which pins it, and not where ``spec.architecture`` starts from scratch with
+            a tokenizer of its own.
         force: train and publish even what was published before.
         overrides: settings that change at run time.
         kwargs: as for every operator here.
@@ -85,16 +86,16 @@ class PretrainOperator(TrainingOperator):
         return name
 
     def fetch_start(self, store: Store, context: Context, spec: PretrainSpec, destination: Path) -> BaseModel | None:
-        """Bring the base model onto this machine; None where training starts from scratch.
+        """Bring the base model onto this machine; None where training starts from scratch with a tokenizer of its own.
 
         Raises:
-            BadInput: from scratch, and a base is named.
+            BadInput: such a training, and a base is named.
         """
-        if spec.architecture is None:
+        if spec.architecture is None or spec.tokenizer == "base":
             return self.fetch_base(store, context, destination)
         if self.base is not None:
             what = f"architecture is {spec.architecture!r}, which starts from scratch, and base is {self.base!r}"
-            raise BadInput("BAD_SETTING", what, "leave one of the two out")
+            raise BadInput("BAD_SETTING", what, "leave it out, or set tokenizer to 'base'")
         return None
 
     def fetch_rows(self, store: Store, dataset: DatasetRef, spec: PretrainSpec, destination: Path) -> dict[str, list[Path]]:

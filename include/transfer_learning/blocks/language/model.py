@@ -191,7 +191,7 @@ def from_scratch(spec: PretrainSpec, tokenizer: Any, max_length: int) -> Languag
 
     Args:
         spec: names architecture, size and seed.
-        tokenizer: trained for this architecture.
+        tokenizer: with the special tokens of this architecture.
         max_length: longest input in tokens.
     """
     quiet_library()
@@ -222,6 +222,8 @@ def scratch_config(spec: PretrainSpec, vocab_size: int, tokenizer: Any | None = 
     values = _names(kind, size, positions) | {"vocab_size": vocab_size}
     if tokenizer is not None:
         values |= {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos")}
+        if kind == "roberta":  # its positions start behind the number of the padding token
+            values["max_position_embeddings"] = positions + tokenizer.pad_token_id + 1
     return CONFIG_MAPPING[kind](**values)
 
 
@@ -240,7 +242,7 @@ def _names(kind: str, size: Size, positions: int) -> dict[str, Any]:
         "intermediate_size": wide,
         "max_position_embeddings": positions,
     }
-    if kind == "roberta":  # its positions start behind the number of the padding token, which is 1
+    if kind == "roberta":  # the number of its own padding token is 1
         return values | {"max_position_embeddings": positions + 2, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
     return values | ({"embedding_size": size.embedding_size} if size.embedding_size else {})
 
