@@ -18,7 +18,7 @@ from transfer_learning.errors import BadInput, Diverged
 from transfer_learning.specs import FineTuneSpec
 
 
-def refuse_one_class(train: Rows, column: str) -> None:
+def refuse_one_class(train: Rows, column: str | None) -> None:
     """Check that there is something to tell apart.
 
     Raises:
@@ -33,7 +33,7 @@ def refuse_one_class(train: Rows, column: str) -> None:
         )
 
 
-def refuse_unknown_labels(validation: Rows | None, labels: list[str], column: str) -> None:
+def refuse_unknown_labels(validation: Rows | None, labels: list[str], column: str | None) -> None:
     """Check that the head can give every label that it is judged by.
 
     Raises:
