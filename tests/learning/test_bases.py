@@ -1,6 +1,7 @@
 """Base models are pinned, verified and never anything but data."""
 
 import os
+import re
 import shutil
 import types
 from pathlib import Path
@@ -219,6 +220,69 @@ def test_a_model_of_the_store_is_pinned_to_its_version(tmp_path, model_folder):
 
     assert pinned == "model://news@7"
     assert bases.fetch(pinned, tmp_path / "base").digest == digest_folder(model_folder)
+
+
+class Adapters:
+    """Stands in for a store whose version 3 is adapters alone."""
+
+    def __init__(self, folder, uri, digest):
+        self.folder, self.facts = folder / "adapters", {"base": {"uri": uri, "digest": digest}}
+        self.folder.mkdir()
+        (self.folder / "adapter_config.json").write_text("{}")
+        (self.folder / "adapter_model.safetensors").write_bytes(b"adapters")
+
+    def fetch(self, name, version, destination):
+        return shutil.copytree(self.folder, destination)
+
+    def manifest(self, name, version):
+        return {"facts": self.facts}
+
+
+def test_adapters_come_with_the_base_that_they_were_trained_on(tmp_path, model_folder):
+    uri = f"file://{model_folder}#{digest_folder(model_folder)[:16]}"
+    bases = Bases(cache=Cache(tmp_path / "cache"), models=Adapters(tmp_path, uri, digest_folder(model_folder)))
+
+    base = bases.fetch("model://news@3", tmp_path / "first")
+
+    files = sorted(path.relative_to(base.folder).as_posix() for path in base.folder.rglob("*") if path.is_file())
+    assert files == ["adapter_config.json", "adapter_model.safetensors", "base/config.json", "base/model.safetensors"]
+    assert (base.folder / "base" / "model.safetensors").read_bytes() == b"weights"
+    assert base.digest == digest_folder(base.folder) != digest_folder(tmp_path / "adapters")
+    shutil.rmtree(model_folder)
+    assert bases.fetch("model://news@3", tmp_path / "second").digest == base.digest  # it is still on this machine
+
+
+@pytest.mark.parametrize(
+    ("harm", "line"),
+    [
+        (shutil.rmtree, "NO_BASE the base that they were trained on cannot be had: file://.* there is no such folder"),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b"weightz"),
+            "BASE_CHANGED the base that they were trained on cannot be had: file://.* the files are no longer those that were pinned",
+        ),
+    ],
+    ids=["gone", "changed"],
+)
+def test_adapters_without_their_base_are_one_line(tmp_path, model_folder, harm, line):
+    uri = f"file://{model_folder}#{digest_folder(model_folder)[:16]}"
+    bases = Bases(cache=Cache(tmp_path / "cache"), models=Adapters(tmp_path, uri, digest_folder(model_folder)))
+    harm(model_folder)
+
+    with pytest.raises(BadInput) as raised:
+        bases.fetch("model://news@3", tmp_path / "base")
+
+    code, _, rest = line.partition(" ")
+    assert re.fullmatch(
+        f"{code} model://news@3 is adapters alone, and {rest} — bring that base back, or train again", str(raised.value)
+    )
+    assert not (tmp_path / "base").exists()
+
+
+def test_the_digest_of_adapters_base_decides_not_its_address(tmp_path, model_folder):
+    models = Adapters(tmp_path, f"file://{model_folder}", "d" * 64)
+
+    with pytest.raises(BadInput, match=r"^BASE_CHANGED model://news@3 .* has digest [0-9a-f]{12} now, and had dddddddddddd — "):
+        Bases(cache=Cache(tmp_path / "cache"), models=models).fetch("model://news@3", tmp_path / "base")
 
 
 @pytest.mark.integration

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import time
@@ -10,11 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from demo.seaweedfs import SeaweedFS
+from learning.stages.fine_tuning import Job
 from learning.store.test_evaluations import write_evaluation
 from learning.store.tiny import publish
+from transfer_learning.bases import digest_folder
+from transfer_learning.blocks.predict import load_classifier
 from transfer_learning.store import Store
 
 MODULE = "import sys; from transfer_learning.cli import main; sys.exit(main())"
@@ -167,6 +172,60 @@ def test_a_version_is_fetched_and_verified(root: str, tmp_path: Path) -> None:
     assert {file["path"] for file in store.models.manifest("news", 3)["files"]} == {
         path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()
     }
+
+
+def publish_adapters(root: str, folder: Path) -> Path:
+    """Publish adapters alone as version 1; return the folder of their base."""
+    job = Job(folder / "job")
+    job.run(strategy="lora", epochs=1, lora_merge=False)
+    facts = {"base": {"uri": job.inputs["base"][0].as_uri(), "digest": digest_folder(job.inputs["base"][0])}}
+    model = job.folder / "out" / "model"
+    Store.open(root).models.publish(name="news", folder=model, publish_id="a" * 64, fingerprint="b" * 64, facts=facts)
+    return job.inputs["base"][0]
+
+
+def test_adapters_are_fetched_alone_or_merged_on_request(local_root: str, tmp_path: Path) -> None:
+    base = publish_adapters(local_root, tmp_path)
+    alone, merged = tmp_path / "alone", tmp_path / "new" / "merged"
+
+    assert data("models", "fetch", "news", "1", str(alone), root=local_root)["files"] == 6
+    answer = data("models", "fetch", "news", "1", str(merged), "--merged", root=local_root)
+
+    assert (alone / "adapter_model.safetensors").exists()
+    assert not list(merged.glob("adapter*"))
+    assert (answer["merged"], answer["files"]) == (True, sum(path.is_file() for path in merged.rglob("*")))
+    assert np.allclose(load_classifier(merged).probabilities(["the goal"]), with_base(alone, base), atol=1e-6)
+    assert [path.name for path in merged.parent.iterdir()] == ["merged"]
+
+
+def with_base(alone: Path, base: Path) -> Any:
+    shutil.copytree(base, alone / "base")
+    return load_classifier(alone).probabilities(["the goal"])
+
+
+def test_adapters_whose_base_has_changed_are_not_merged(local_root: str, tmp_path: Path) -> None:
+    (publish_adapters(local_root, tmp_path) / "vocab.txt").write_text("more")
+
+    done = command("models", "fetch", "news", "1", str(tmp_path / "new" / "merged"), "--merged", root=local_root)
+
+    assert one_line(done).startswith("BASE_CHANGED model://news@1 is adapters alone, and the base that they were trained on")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_folder_that_exists_is_not_merged_into(local_root: str, tmp_path: Path) -> None:
+    publish_adapters(local_root, tmp_path)
+
+    done = command("models", "fetch", "news", "1", str(tmp_path), "--merged", root=local_root)
+
+    assert one_line(done) == f"FOLDER_EXISTS {tmp_path} exists, and a merged model is written anew — name another folder"
+
+
+def test_a_plain_model_is_merged_already(local_root: str, tmp_path: Path) -> None:
+    fill(local_root, tmp_path)
+
+    answer = data("models", "fetch", "news", "1", str(tmp_path / "out"), "--merged", root=local_root)
+
+    assert (answer["files"], "merged" in answer) == (4, False)
 
 
 def test_the_folder_of_a_fetch_is_named_after_the_version(local_root: str, tmp_path: Path) -> None:

@@ -100,6 +100,11 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (lambda: FineTuneSpec(layer_decay=2.6), "at most 1, found 2.6 — a rate divided by 2.6 is layer_decay='discriminative'"),
         (lambda: FineTuneSpec(layer_decay="discriminatory"), "one of 'discriminative'; did you mean 'discriminative'?"),
         (lambda: FineTuneSpec(lora_rank=4), "BAD_SETTING only strategy 'lora' takes lora_rank, and the strategy is 'full'"),
+        (lambda: FineTuneSpec(lora_merge=False), "BAD_SETTING only strategy 'lora' takes lora_merge, and the strategy is 'full'"),
+        (
+            lambda: FineTuneSpec(strategy="lora", lora_merge=False, pooling="mean"),
+            "BAD_SETTING with lora_merge=False the head is the one that peft loads, the architecture's, and pooling is 'mean' — leave",
+        ),
         (lambda: FineTuneSpec(strategy="lora", lora_rank=0), "BAD_SETTING FineTuneSpec.lora_rank must be above 0, found 0"),
         (lambda: FineTuneSpec(schedule="triangular"), "must be one of 'linear', 'slanted_triangular'"),
         (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from learning.store.faults import DyingObjectStore, FaultyObjectStore, Killed
-from learning.store.tiny import digest, promote, publish, write_ledger
+from learning.store.tiny import digest, promote, publish, write_ledger, write_model
 from transfer_learning.errors import BadInput, Refused
 from transfer_learning.store import documents, layout, manifests
 from transfer_learning.store.aliases import AliasStore
@@ -97,6 +97,51 @@ def test_what_a_kept_version_was_trained_from_stays(objects: ObjectStore, tmp_pa
 
     assert pruned(objects) == [1, 4]
     assert live(objects) == [2, 3, 5]
+
+
+def adapters(objects: ObjectStore, folder: Path, seed: int, base: int, name: str = "news") -> None:
+    """Publish adapters alone, trained on a version of the model."""
+    model = write_model(folder / f"adapters-{seed}", seed)
+    (model / "config.json").rename(model / "adapter_config.json")
+    ModelStore(objects).publish(
+        name=name,
+        folder=model,
+        publish_id=digest("publish", seed),
+        fingerprint=digest("fingerprint", seed),
+        facts={"base": {"uri": f"model://news@{base}", "digest": "0"}},
+        parents=[base] if name == "news" else [],
+    )
+
+
+def test_what_kept_adapters_belong_to_stays_however_far_down(objects: ObjectStore, tmp_path: Path) -> None:
+    fill(objects, tmp_path, 3)
+    for seed, base in ((4, 2), (5, 4), (6, 5)):
+        adapters(objects, tmp_path, seed, base)
+
+    assert pruned(objects) == [1, 3]
+    assert live(objects) == [2, 4, 5, 6]
+
+
+def test_what_a_merged_version_was_trained_from_stays_with_its_own_base_alone_if_it_is_adapters(
+    objects: ObjectStore, tmp_path: Path
+) -> None:
+    fill(objects, tmp_path, 2)
+    adapters(objects, tmp_path, 3, base=1)
+    publish(objects, tmp_path, 4, parents=[3])
+    publish(objects, tmp_path, 5, parents=[4])
+    publish(objects, tmp_path, 6, parents=[5])
+
+    assert pruned(objects, keep=3) == [2]
+    assert pruned(objects) == [1, 3, 4]
+
+
+def test_what_another_models_adapters_belong_to_stays(objects: ObjectStore, tmp_path: Path) -> None:
+    fill(objects, tmp_path, 2)
+    adapters(objects, tmp_path, 3, base=1)
+    adapters(objects, tmp_path, 4, base=3, name="other")
+    publish(objects, tmp_path, 5)
+
+    assert pruned(objects) == [2]
 
 
 @pytest.mark.parametrize(
