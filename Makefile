@@ -9,7 +9,7 @@ OURS := plugins include dags tests
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help venv demo airflow test test-live test-full bench bench-small lint format clean
+.PHONY: help venv demo compare airflow test test-live test-full bench bench-small lint format clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,6 +26,9 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 
 demo: $(STAMP) ## Retrain twice on BBC News through Airflow and S3 on this machine. KEEP=1 leaves it up; TEXT=articles takes whole articles.
 	@$(BIN)/python -m demo --text $(or $(TEXT),headlines) $(if $(KEEP),--keep)
+
+compare: $(STAMP) ## Compare strategies on BBC News through Airflow. CONF='{"labels": [40, 160], "draws": 3}' fills in the form.
+	@$(BIN)/python -m demo --compare '$(or $(CONF),{})'
 
 airflow: $(STAMP) ## Airflow's UI with the DAGs, the plugin and the demo's data loaded, until Ctrl-C.
 	@$(BIN)/python -m demo --text $(or $(TEXT),headlines) --serve

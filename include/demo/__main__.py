@@ -1,5 +1,7 @@
 """``make demo``: retrain a classifier twice, through Airflow and an S3 server on this machine; ``make airflow``: no runs.
 
+``make compare`` runs the recipe that compares strategies in the place of the two days.
+
 1. Take the private folder, and kill what a killed demo left in it.
 2. Start the S3 server, then Airflow with connections to it.
 3. Day 1: upload the training file, trigger the DAG, wait. Day 2: the same with more labels.
@@ -107,8 +109,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--text", choices=sorted(SETTINGS), default="headlines", help="what a row's text is")
     parser.add_argument("--keep", action="store_true", help="leave Airflow and the S3 server up after the story, until Ctrl-C")
     parser.add_argument("--serve", action="store_true", help="upload the data and serve Airflow until Ctrl-C, without a run")
+    parser.add_argument("--compare", type=json.loads, metavar="CONF", help="run compare_strategies with these params instead")
     parser.add_argument("--folder", type=lambda text: Path(text).resolve(), help="private folder instead of .demo or .airflow")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.compare is not None and arguments.text != "headlines":
+        parser.error("--compare takes headlines")
+    return arguments
 
 
 def empty(folder: Path) -> None:
@@ -134,7 +140,9 @@ def perform(folder: Path, processes: Processes, arguments: argparse.Namespace) -
         stage.api.create_pool("gpu", slots=1)
         story.wait_for_dag(stage.api, processes.check)
         print(f"Airflow is up after {time.monotonic() - started:.0f} s: {home.url}", flush=True)
-        if not arguments.serve:
+        if arguments.compare is not None:
+            compare(stage, arguments.compare)
+        elif not arguments.serve:
             tell(stage)
         if arguments.keep or arguments.serve:
             keep_up(stage)
@@ -190,6 +198,20 @@ def tell(stage: Stage) -> None:
     report.write_summary(stage.folder / "summary.json", body)
     print(f"\n{report.table(runs)}\n\n{report.in_words(runs, body['champion'])}")
     print(f"Figures: {stage.folder / 'summary.json'}", flush=True)
+
+
+def compare(stage: Stage, conf: dict[str, Any]) -> None:
+    """Run the recipe that compares strategies, and fetch its table and picture.
+
+    Raises:
+        RunFailed: the run failed.
+    """
+    story.wait_for_dag(stage.api, stage.processes.check, story.COMPARISON)
+    stage.api.unpause(story.COMPARISON)
+    logs, check = stage.home.folder / "logs", stage.processes.check
+    story.run_to_end(stage.api, conf, "comparison", logs, check, dag=story.COMPARISON)
+    folder = stage.folder / "comparison"
+    print(f"\n{report.fetch_comparisons(Store.open(ROOT, s3_client=stage.s3.client()), folder)}\nPicture: {folder}", flush=True)
 
 
 def keep_up(stage: Stage) -> None:

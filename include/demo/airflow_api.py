@@ -73,9 +73,10 @@ class AirflowApi:
         value = answer.json()["value"] if answer.is_success else {}
         return value if isinstance(value, dict) else {}
 
-    def last_error(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> str:
+    def last_error(self, dag_id: str, run_id: str, task_id: str, attempt: int, map_index: int = -1) -> str:
         """Return the last error in a task's log, as one line."""
-        content = self._get(f"{_path(dag_id, run_id)}/taskInstances/{task_id}/logs/{attempt}", full_content=True)["content"]
+        place = f"{_path(dag_id, run_id)}/taskInstances/{task_id}/logs/{attempt}"
+        content = self._get(place, full_content=True, map_index=map_index)["content"]
         lines = [entry for entry in content if isinstance(entry, dict) and entry.get("level") in ("error", "critical")]
         if not lines:
             return "no error in its log"

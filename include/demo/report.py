@@ -90,6 +90,20 @@ def table(runs: Sequence[RunFigures]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
+def fetch_comparisons(store: Store, folder: Path) -> str:
+    """Write the tables and pictures of all comparisons into a folder, and return the tables."""
+    tables = []
+    for info in store.objects.list("models/"):
+        _, _, kind, *rest = info.key.split("/")
+        if kind == "comparisons":
+            digest, name = rest
+            path = folder / digest[:12] / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(store.objects.get(info.key).data)
+            tables += [path.read_text(encoding="utf-8")] if path.suffix == ".md" else []
+    return "\n".join(tables)
+
+
 def in_words(runs: Sequence[RunFigures], champion: int | None) -> str:
     """Return what the figures show, in two sentences."""
     first, last = runs[0], runs[-1]

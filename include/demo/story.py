@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +18,7 @@ from demo.airflow_api import AirflowApi
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-DAG = "retrain_text_classifier"
+DAG, COMPARISON = "retrain_text_classifier", "compare_strategies"
 POLL_SECONDS = 0.5
 QUIET_SECONDS = 20.0
 """Between two lines without a change, where the output is no terminal."""
@@ -33,55 +36,66 @@ def upload(client: S3Client, bucket: str, prefix: str, train: Path, golden: Path
     client.upload_file(str(all_labelled), bucket, f"{prefix}/all-labelled/all.csv")
 
 
-def wait_for_dag(api: AirflowApi, check: Callable[[], None], seconds: float = 90.0) -> None:
+def wait_for_dag(api: AirflowApi, check: Callable[[], None], dag: str = DAG, seconds: float = 90.0) -> None:
     """Wait until Airflow has parsed the DAG.
 
     Raises:
         RuntimeError: a DAG file cannot be imported, or nothing was parsed in time.
     """
     deadline = time.monotonic() + seconds
-    while DAG not in api.dag_ids():
+    while dag not in api.dag_ids():
         check()
         if errors := api.import_errors():
             raise RuntimeError(f"Airflow cannot import a DAG: {errors[0]}")
         if time.monotonic() > deadline:
-            raise RuntimeError(f"Airflow had not parsed {DAG} after {seconds:.0f} s")
+            raise RuntimeError(f"Airflow had not parsed {dag} after {seconds:.0f} s")
         time.sleep(POLL_SECONDS)
 
 
-def run_to_end(api: AirflowApi, conf: Mapping[str, Any], title: str, logs: Path, check: Callable[[], None]) -> str:
-    """Trigger the DAG, show its progress until it has ended, and return its run id.
+def run_to_end(
+    api: AirflowApi, conf: Mapping[str, Any], title: str, logs: Path, check: Callable[[], None], dag: str = DAG
+) -> str:
+    """Trigger a DAG, show its progress until it has ended, and return its run id.
 
     Raises:
         RunFailed: the run failed.
         RuntimeError: Airflow refused the settings, or one of its processes ended.
     """
-    run_id, started, line = api.trigger(DAG, dict(conf)), time.monotonic(), ProgressLine()
-    retried: set[tuple[str, int]] = set()
-    while (state := api.run(DAG, run_id)["state"]) not in FINAL:
+    run_id, started, line = api.trigger(dag, dict(conf)), time.monotonic(), ProgressLine()
+    retried: set[tuple[str, int, int]] = set()
+    while (state := api.run(dag, run_id)["state"]) not in FINAL:
         check()
-        tasks = api.tasks(DAG, run_id)
+        tasks = api.tasks(dag, run_id)
         for task in tasks:
-            attempt = (task["task_id"], task["try_number"])
+            attempt = (task["task_id"], task["try_number"], task["map_index"])
             if task["state"] == "up_for_retry" and attempt not in retried:
                 retried.add(attempt)
-                error = api.last_error(DAG, run_id, *attempt)
+                error = api.last_error(dag, run_id, *attempt)
                 line.close(title, time.monotonic() - started, f"{task['task_id']} will be tried again: {error}", wrap=True)
-        line.show(title, time.monotonic() - started, describe(api, run_id, tasks))
+        line.show(title, time.monotonic() - started, describe(api, dag, run_id, tasks))
         time.sleep(POLL_SECONDS)
-    line.close(title, time.monotonic() - started, describe(api, run_id, api.tasks(DAG, run_id)))
+    line.close(title, time.monotonic() - started, describe(api, dag, run_id, api.tasks(dag, run_id)))
     if state == "failed":
-        raise RunFailed(why_failed(api, run_id, logs))
+        raise RunFailed(why_failed(api, dag, run_id, logs))
     return run_id
 
 
-def describe(api: AirflowApi, run_id: str, tasks: Sequence[dict[str, Any]]) -> str:
-    """Return the run's tasks in their order with the state of each, and the newest figures of the one that runs."""
+def describe(api: AirflowApi, dag: str, run_id: str, tasks: Sequence[dict[str, Any]]) -> str:
+    """Return the run's tasks in their order with the state of each, and the newest figures of the one that runs.
+
+    Of a mapped task it says how many are in which state.
+    """
     words = []
     # The default weight of a task counts what comes after it, so the first task has the highest.
-    for task in sorted(tasks, key=lambda task: -task["priority_weight"]):
-        figures = api.progress(DAG, run_id, task["task_id"]) if task["state"] == "running" else {}
-        words.append(f"{task['task_id']} {task['state'] or 'waits'}{figures_in_short(figures)}")
+    ordered = sorted(tasks, key=lambda task: (-task["priority_weight"], task["task_id"]))
+    for name, group in itertools.groupby(ordered, key=itemgetter("task_id")):
+        states = [task["state"] or "waits" for task in group]
+        if len(states) > 1:
+            counts = Counter(states)
+            words.append(f"{name} {' '.join(f'{counts[state]} {state}' for state in sorted(counts))}")
+            continue
+        figures = api.progress(dag, run_id, name) if states[0] == "running" else {}
+        words.append(f"{name} {states[0]}{figures_in_short(figures)}")
     return ", ".join(words)
 
 
@@ -92,14 +106,18 @@ def figures_in_short(figures: Mapping[str, Any]) -> str:
     return f" ({shown})" if shown else ""
 
 
-def why_failed(api: AirflowApi, run_id: str, logs: Path) -> str:
+def why_failed(api: AirflowApi, dag: str, run_id: str, logs: Path) -> str:
     """Return the failed task's error as one line, and the path of its log."""
-    failed = [task for task in api.tasks(DAG, run_id) if task["state"] == "failed"]
+    failed = [task for task in api.tasks(dag, run_id) if task["state"] == "failed"]
     if not failed:
         return f"run {run_id} failed without a failed task; see {logs}"
     task = min(failed, key=lambda task: task["end_date"] or "")
-    log = logs / f"dag_id={DAG}" / f"run_id={run_id}" / f"task_id={task['task_id']}" / f"attempt={task['try_number']}.log"
-    return f"{task['task_id']}: {api.last_error(DAG, run_id, task['task_id'], task['try_number'])}\nIts log: {log}"
+    mapped = (f"map_index={task['map_index']}",) if task["map_index"] >= 0 else ()
+    log = logs.joinpath(
+        f"dag_id={dag}", f"run_id={run_id}", f"task_id={task['task_id']}", *mapped, f"attempt={task['try_number']}.log"
+    )
+    error = api.last_error(dag, run_id, task["task_id"], task["try_number"], task["map_index"])
+    return f"{task['task_id']}: {error}\nIts log: {log}"
 
 
 class ProgressLine:
