@@ -128,10 +128,15 @@ def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], frozen: set
 
 def write_configs(folder: Path, model: Any, tokenizer: Any, max_length: int) -> None:
     """Write what the library reads beside the weights: the configuration and the tokenizer with the longest input in tokens."""
+    write_config(folder, model)
+    write_tokenizer(folder, tokenizer, max_length)
+
+
+def write_config(folder: Path, model: Any) -> None:
+    """Write config.json, which names the class that loads the weights."""
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     _strip(folder / "config.json")
-    write_tokenizer(folder, tokenizer, max_length)
 
 
 def write_tokenizer(folder: Path, tokenizer: Any, max_length: int) -> None:

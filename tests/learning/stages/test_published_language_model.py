@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 
 from learning.stages.pretraining import SCRATCH, Job
 from learning.stages.test_published_model import TEXTS, load_elsewhere
-from transfer_learning.stage import Run
+from transfer_learning.stage import NUMERICS_VERSIONS, Run
 
 QUICK = {"epochs": 1, "max_length": 32, "precision": "fp32"}
 MODELS = {
@@ -96,4 +96,4 @@ def test_the_passport_says_what_the_model_is(tmp_path: Path) -> None:
     assert passport["heads"] == [{"name": "language_model", "kind": "masked_lm", "file": "model.safetensors"}]
     assert passport["base"]["digest"] == "d1"
     assert passport["mask"] == "[MASK]"
-    assert passport["numerics"]["version"] == 1
+    assert passport["numerics"]["version"] == NUMERICS_VERSIONS["pretrain"]

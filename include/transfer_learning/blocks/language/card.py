@@ -59,7 +59,9 @@ def load_lines(passport: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _summary(passport: Mapping[str, Any]) -> str:
+    generator = " Its generator, which fills masked places, lies in `generator/` and loads with `AutoModelForMaskedLM`."
+    generator = generator if passport["strategy"] == "replaced_token" else ""
     return (
         f"{DOES[passport['strategy']]}: `{passport['architecture']}`, pretrained with the objective `{passport['strategy']}` on "
-        f"plain text, for inputs of up to {passport['max_length']} tokens. Fine-tuning starts from it as it is."
+        f"plain text, for inputs of up to {passport['max_length']} tokens. Fine-tuning starts from it as it is.{generator}"
     )

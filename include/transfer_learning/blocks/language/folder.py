@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer_learning.blocks.language import card
+from transfer_learning.blocks.language.generator import GENERATOR, write_generator
 from transfer_learning.blocks.language.model import LanguageModel
 from transfer_learning.blocks.model_folder import FORMAT, PASSPORT, write_configs, write_json, write_weights
 
@@ -27,6 +28,8 @@ def write(folder: Path, language: LanguageModel, max_length: int, passport: Mapp
     write_configs(folder, language.model, language.tokenizer, max_length)
     heads = [{"name": "language_model", "kind": language.objective, "file": file}]
     heads += [{"name": "pairs", "kind": language.sentences, "file": file}] if language.sentences else []
+    if language.objective == "replaced_token":
+        heads.append({"name": GENERATOR, "kind": "masked_lm", "file": write_generator(folder, language.model)})
     whole = {
         "format": FORMAT,
         "model_format": "transformers",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaske
 from transfer_learning.blocks.backbone import attention_dropout
 from transfer_learning.blocks.base_model import check_weights, load_tokenizer, load_weights, longest_input, quiet_library
 from transfer_learning.blocks.base_model import read_any_config as read_config
+from transfer_learning.blocks.language.generator import GENERATOR, add_generator
 from transfer_learning.blocks.safe_loading import check_files
 from transfer_learning.errors import BadInput
 from transfer_learning.specs import PretrainSpec
@@ -23,13 +23,6 @@ from transfer_learning.specs.architectures import FAMILIES, OBJECTIVES, PAIRED, 
 LOADERS = {"masked_lm": AutoModelForMaskedLM, "causal_lm": AutoModelForCausalLM, "replaced_token": AutoModelForPreTraining}
 PAIR_LOADER = AutoModelForPreTraining
 """With a second head, which tells how two segments stand to each other."""
-
-
-GENERATOR = "generator"
-"""Name below the discriminator of what makes the replacements; it learns beside it, and is not published."""
-
-GENERATOR_SHARE = 4
-"""The generator is as deep as the discriminator, and a fourth as wide (Clark et al. 2020, table 1)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -180,8 +173,7 @@ def from_base(folder: Path, objective: str, seed: int, sentences: str | None = N
     if new_head := any(name in lacking for name in found.head_parameters()):
         _start_head(found, lacking, seed)
     if objective == "replaced_token":
-        new_head = True
-        _add_generator(model, seed)
+        new_head = add_generator(model, folder, seed) or new_head
     longest = longest_input(model, tokenizer, found.first_position)
     return dataclasses.replace(found, max_length=longest, new_head=new_head)
 
@@ -200,7 +192,7 @@ def from_scratch(spec: PretrainSpec, tokenizer: Any, max_length: int) -> Languag
     loader = PAIR_LOADER if spec.sentences else LOADERS[spec.objective]
     model = loader.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     if spec.objective == "replaced_token":
-        _add_generator(model, spec.seed)
+        add_generator(model, None, spec.seed)
     return LanguageModel(model, tokenizer, spec.objective, max_length, new_head=False, sentences=spec.sentences)
 
 
@@ -274,19 +266,3 @@ def _start_head(language: LanguageModel, lacking: set[str], seed: int) -> None:
             nn.init.normal_(parameter, std=scale, generator=generator)
         else:
             nn.init.ones_(parameter) if id(parameter) in norms else nn.init.zeros_(parameter)
-
-
-def _add_generator(model: Any, seed: int) -> None:
-    """Give a discriminator a generator with random weights, that embeds tokens and positions by the very same tables."""
-    config = copy.deepcopy(model.config)
-    config.num_attention_heads = max(1, config.num_attention_heads // GENERATOR_SHARE)
-    width = config.hidden_size // GENERATOR_SHARE
-    config.hidden_size = max(1, width // config.num_attention_heads) * config.num_attention_heads
-    config.intermediate_size = max(1, config.intermediate_size // GENERATOR_SHARE)
-    torch.manual_seed(seed)
-    generator = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-    theirs, ours = generator.base_model.embeddings, model.base_model.embeddings
-    theirs.word_embeddings, theirs.position_embeddings = ours.word_embeddings, ours.position_embeddings
-    theirs.token_type_embeddings = ours.token_type_embeddings
-    generator.generator_lm_head.weight = ours.word_embeddings.weight
-    model.add_module(GENERATOR, generator)

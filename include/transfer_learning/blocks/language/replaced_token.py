@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from transfer_learning.blocks.batching import length_batches
 from transfer_learning.blocks.extraction import arithmetic
-from transfer_learning.blocks.language.model import GENERATOR
+from transfer_learning.blocks.language.generator import GENERATOR
 from transfer_learning.blocks.language.objectives import Drawn, LanguageExamples, batch_of, perplexity
 from transfer_learning.blocks.train_loop import EVALUATION_TOKENS
 

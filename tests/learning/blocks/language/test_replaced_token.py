@@ -144,7 +144,7 @@ def test_the_generator_is_a_fourth_as_wide_and_as_deep(language: LanguageModel) 
     assert theirs.embedding_size == ours.embedding_size
 
 
-def test_the_generator_is_not_published(language: LanguageModel) -> None:
+def test_the_generators_weights_are_not_among_those_of_the_discriminator(language: LanguageModel) -> None:
     names = language.published_parameters()
 
     assert not any(name.startswith("generator.") for name in names)
