@@ -134,8 +134,6 @@ class Pretraining:
         blocks, numerics = self.examples.blocks, self.run.numerics
         found = {"perplexity": perplexity(loss)} if self.language.tokens_alone else {}
         found["tokens_per_second"] = blocks_per_second * blocks.tokens / len(blocks)
-        if self.language.objective == "replaced_token":  # two models, whose operations are not counted yet
-            return found
         most = ceiling(str(numerics["device_name"]), str(numerics["precision"]))
         return found if most is None else found | {"flops_utilisation": blocks_per_second * self._flops / most}
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from torch import nn
 
+from transfer_learning.blocks.language.generator import GENERATOR
 from transfer_learning.blocks.language.model import LanguageModel
 
 CEILINGS: tuple[tuple[str, float], ...] = (
@@ -30,21 +34,42 @@ def ceiling(device_name: str, precision: str) -> float | None:
 def training_flops(language: LanguageModel, length: int, predictions: float) -> float:
     """Return the operations that training on one block takes, forward and backward: those of the matrix products alone.
 
+    Of ``replaced_token`` these are the generator's, which decodes the chosen tokens, and the discriminator's, which judges all.
+
     Args:
         language: the model.
         length: tokens to the block.
         predictions: tokens that are decoded in it.
     """
-    config, head = language.model.config, language.head_parameters()
-    layers = config.num_hidden_layers
-    own = sum(p.numel() for p in head.values() if p.ndim > 1) + language.model.get_input_embeddings().weight.numel()
-    attention = 4 * layers * length**2 * config.hidden_size
-    return (1 + BACKWARD) * float(2 * _matrices(language) * length + attention + 2 * own * predictions)
+    if language.objective == "replaced_token":
+        generator = getattr(language.model, GENERATOR)
+        guessed = (
+            _encoded(generator, length) + 2 * _decoder(generator, generator.generator_predictions.parameters()) * predictions
+        )
+        judged = _encoded(language.model, length) + 2 * _weights(language.model.discriminator_predictions.parameters()) * length
+        return (1 + BACKWARD) * float(guessed + judged)
+    decoded = 2 * _decoder(language.model, language.head_parameters().values()) * predictions
+    return (1 + BACKWARD) * float(_encoded(language.model, length) + decoded)
 
 
-def _matrices(language: LanguageModel) -> float:
+def _encoded(model: Any, length: int) -> float:
+    """Return the operations of one forward pass below the head."""
+    config = model.config
+    return 2 * _matrices(model) * length + float(4 * config.num_hidden_layers * length**2 * config.hidden_size)
+
+
+def _decoder(model: Any, head: Iterable[nn.Parameter]) -> float:
+    """Return the weights of all matrices that a decoded token runs through."""
+    return _weights(head) + float(model.get_input_embeddings().weight.numel())
+
+
+def _weights(parameters: Iterable[nn.Parameter]) -> float:
+    return float(sum(parameter.numel() for parameter in parameters if parameter.ndim > 1))
+
+
+def _matrices(model: Any) -> float:
     """Return the weights of all matrices that a token runs through below the head, each as often as it is used."""
-    config, encoder = language.model.config, language.model.base_model
+    config, encoder = model.config, model.base_model
     embeddings = {id(p) for module in encoder.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     repeats = config.num_hidden_layers / getattr(config, "num_hidden_groups", config.num_hidden_layers)
     total = 0.0

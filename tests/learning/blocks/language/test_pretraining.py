@@ -10,6 +10,7 @@ from learning.tiny_language import blocks_for, examples_for, load
 from transfer_learning.blocks.checkpoint import Checkpoints
 from transfer_learning.blocks.language.objectives import Drawn
 from transfer_learning.blocks.language.pretraining import Pretraining, resolve
+from transfer_learning.blocks.language.utilisation import training_flops
 from transfer_learning.errors import Diverged
 from transfer_learning.specs import PretrainSpec
 from transfer_learning.stage import Run
@@ -81,6 +82,19 @@ def test_the_decoder_stays_tied(pretraining: Pretraining) -> None:
 
     model = pretraining.language.model
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize(("kind", "objective"), [("bert", "masked_lm"), ("electra", "replaced_token")])
+def test_every_objective_tells_its_utilisation_where_the_ceiling_is_known(tmp_path: Path, kind: str, objective: str) -> None:
+    language = load(tmp_path, kind, objective=objective)
+    run = Run(numerics={"device": "cpu", "device_name": "NVIDIA L4", "precision": "bf16"})
+    examples = examples_for(language, blocks_for(language))
+    plan = resolve(SPEC, len(examples.blocks), new_head=True)
+
+    found = Pretraining(language, examples, None, SPEC, plan, run, Checkpoints(run, {}, 60), None, {}).figures(1.0, 1e6)
+
+    predictions = examples.weights(range(len(examples.blocks)))[0] / len(examples.blocks)
+    assert found["flops_utilisation"] == pytest.approx(1e6 * training_flops(language, 40, predictions) / 121e12)
 
 
 def test_weights_that_are_no_numbers_end_the_run(pretraining: Pretraining) -> None:

@@ -6,6 +6,8 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from learning.tiny_language import KINDS, blocks_for, examples_for, load, loss_of
+from transfer_learning.blocks.language.objectives import masked, vocabulary_of
+from transfer_learning.blocks.language.replaced_token import ALL_HIDDEN, ReplacedExamples
 from transfer_learning.blocks.language.utilisation import ceiling, training_flops
 
 
@@ -20,6 +22,22 @@ def test_the_operations_are_those_that_torch_counts(tmp_path: Path, kind: str) -
 
     ours = 2 * training_flops(language, examples.blocks.length, examples.weights([0, 1])[0] / 2)
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+def test_both_models_of_replaced_tokens_are_counted(tmp_path: Path) -> None:
+    language = load(tmp_path, "electra", objective="replaced_token")
+    blocks = blocks_for(language)
+    examples = ReplacedExamples(
+        language, blocks, masked(blocks, vocabulary_of(language.tokenizer), 0.15, 3, ALL_HIDDEN), "cpu", "fp32"
+    )
+    for part in language.parts:
+        part.set_attn_implementation("eager")
+
+    with FlopCounterMode(display=False) as counter:
+        loss_of(examples, [0, 1]).backward()
+
+    ours = 2 * training_flops(language, blocks.length, examples.weights([0, 1])[0] / 2)
+    assert ours == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 @pytest.mark.parametrize(
