@@ -50,7 +50,7 @@ class Table:
 
 
 TABLES = {
-    "newsgroups": Table("20newsgroups-train.tab", "Text", "Category", max_length=128),
+    "newsgroups": Table("20newsgroups-train.tab", "Text", "Category", max_length=64),
     "Reuters": Table("reuters-r8-train.tab", "Text", "Category", max_length=64),
     "tweets by author": Table("election-tweets-2016.tab", "Content", "Author", max_length=64),
     "Slovenian opinions": Table("slo-opinion-corpus.tab", "Content", "Category", max_length=64),
