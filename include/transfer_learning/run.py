@@ -33,6 +33,7 @@ STAGES: dict[str, type[Settings]] = {
     "pull_dataset": specs.PullSpec,
     "pretrain": specs.PretrainSpec,
     "feature_extract": specs.FeatureSpec,
+    "rank": specs.RankSpec,
     "fine_tune": specs.FineTuneSpec,
     "evaluate": specs.EvaluateSpec,
     "compare": specs.CompareSpec,

@@ -50,7 +50,7 @@ OPTIONS: dict[str, tuple[str, str, str, str]] = {
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's description, as ``airflow/provider_info.schema.json`` wants it."""
-    operators = ("plan", "pull_dataset", "pretrain", "feature_extract", "fine_tune", "evaluate", "compare", "promote")
+    operators = ("plan", "pull_dataset", "rank", "pretrain", "feature_extract", "fine_tune", "evaluate", "compare", "promote")
     return {
         "package-name": "airflow-provider-transfer-learning",
         "name": "Transfer learning",

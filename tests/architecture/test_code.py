@@ -46,6 +46,7 @@ def test_the_public_names_are_exactly_those_that_work():
         "PretrainOperator",
         "PromoteOperator",
         "PullDatasetOperator",
+        "RankBasesOperator",
         "training_task_args",
     ]
     public = {name for name in vars(operators) if not name.startswith("_") and not hasattr(vars(operators)[name], "__path__")}

@@ -18,21 +18,6 @@ from transfer_learning.errors import BadInput, Diverged
 from transfer_learning.specs import FineTuneSpec
 
 
-def refuse_one_class(train: Rows, column: str | None) -> None:
-    """Check that there is something to tell apart.
-
-    Raises:
-        BadInput: one class, or fewer than two rows.
-    """
-    if len(train) < 2 or len(train.label_values) < 2:
-        raise BadInput(
-            "ONE_CLASS",
-            f"train has {len(train)} rows, all {train.label_names[0]!r}, and learning needs two classes",
-            "add rows of another class",
-            column=column,
-        )
-
-
 def refuse_unknown_labels(validation: Rows | None, labels: list[str], column: str | None) -> None:
     """Check that the head can give every label that it is judged by.
 

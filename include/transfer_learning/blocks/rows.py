@@ -121,6 +121,21 @@ def read_rows(
     )
 
 
+def refuse_one_class(rows: Rows, task: TaskSpec) -> None:
+    """Check that there is something to tell apart.
+
+    Raises:
+        BadInput: one class, or fewer than two rows.
+    """
+    if len(rows) < 2 or len(rows.label_values) < 2:
+        raise BadInput(
+            "ONE_CLASS",
+            f"train has {len(rows)} rows, all {rows.label_names[0]!r}, and learning needs two classes",
+            "add rows of another class",
+            column=task.label,
+        )
+
+
 def concat(first: Rows, second: Rows) -> Rows:
     """Return the rows of both, read for the same task, the first ones first.
 

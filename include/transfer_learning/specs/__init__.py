@@ -7,6 +7,7 @@ from transfer_learning.specs.fine_tune import FineTuneSpec
 from transfer_learning.specs.names import check_name, duration
 from transfer_learning.specs.pretrain import PretrainSpec
 from transfer_learning.specs.pull import PullSpec, SplitSpec
+from transfer_learning.specs.rank import RankSpec
 from transfer_learning.specs.task import TaskSpec
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Gate",
     "PretrainSpec",
     "PullSpec",
+    "RankSpec",
     "SplitSpec",
     "TaskSpec",
     "check_name",

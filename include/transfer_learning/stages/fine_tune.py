@@ -35,7 +35,7 @@ from transfer_learning.blocks.choice import Choice, settle
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.replay import Mixture, mix
-from transfer_learning.blocks.rows import Rows, read_rows
+from transfer_learning.blocks.rows import Rows, read_rows, refuse_one_class
 from transfer_learning.blocks.sampling import stratified
 from transfer_learning.errors import BadInput
 from transfer_learning.hashes import joined
@@ -128,7 +128,7 @@ def _read(inputs: Inputs, task: TaskSpec, spec: FineTuneSpec) -> tuple[Rows, Row
         train = stratified(train, spec.train_rows, spec.seed)
     held_out = [folder for folder in inputs.get("validation", ()) if any(folder.glob("*.parquet"))]
     validation = read_rows(held_out, task, role="validation", hashed=hashed) if held_out else None
-    classification.refuse_one_class(train, task.label)
+    refuse_one_class(train, task)
     return train, validation, mixture
 
 

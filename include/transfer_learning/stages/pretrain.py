@@ -52,7 +52,7 @@ from transfer_learning.blocks.language.pretraining import Plan, Pretraining, res
 from transfer_learning.blocks.language.replaced_token import ALL_HIDDEN, ReplacedExamples
 from transfer_learning.blocks.language.sentences import pair_up, sentence_lists
 from transfer_learning.blocks.language.tokenizer_training import train_tokenizer, wrapped
-from transfer_learning.blocks.rows import Rows, part_files, read_rows
+from transfer_learning.blocks.rows import Rows, part_files, read_rows, refuse_one_class
 from transfer_learning.errors import BadInput, Stopped
 from transfer_learning.hashes import texts_digest
 from transfer_learning.settings import canonical_json
@@ -150,7 +150,7 @@ def _learn_labels(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> di
     train = read_rows(inputs.get("train", ()), task)
     held_out = [folder for folder in inputs.get("validation", ()) if _has_parts(folder)]
     validation = read_rows(held_out, task, role="validation") if held_out else None
-    classification.refuse_one_class(train, task.label)
+    refuse_one_class(train, task)
     labels = train.label_names
     classification.refuse_unknown_labels(validation, labels, task.label)
     run.numerics |= numerics.choose(spec.precision, run)

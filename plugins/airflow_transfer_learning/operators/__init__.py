@@ -8,6 +8,7 @@ from airflow_transfer_learning.operators.plan import PlanOperator
 from airflow_transfer_learning.operators.pretrain import PretrainOperator
 from airflow_transfer_learning.operators.promote import PromoteOperator
 from airflow_transfer_learning.operators.pull_dataset import PullDatasetOperator
+from airflow_transfer_learning.operators.rank import RankBasesOperator
 from airflow_transfer_learning.operators.task_args import training_task_args
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "PretrainOperator",
     "PromoteOperator",
     "PullDatasetOperator",
+    "RankBasesOperator",
     "training_task_args",
 ]
