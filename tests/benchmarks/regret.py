@@ -108,7 +108,7 @@ def _corpus(bench: Bench, name: str, labelled: int, draw: int) -> Corpus:
 def _said(settings: dict[str, Any]) -> str:
     """Return what was chosen, such as ``linear_probe, layer 4``."""
     others = (f", {name} {value}" for name, value in settings.items() if name != "strategy")
-    return settings["strategy"] + "".join(others)
+    return "".join((settings["strategy"], *others))
 
 
 def _measure(bench: Bench, runs: Runs, corpora: Sequence[Corpus]) -> list[list[dict[str, Any]]]:
