@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from learning.real_news import BASE, headlines
+from learning.stages.fine_tuning import StoppingRun
 from learning.tiny_model import make_rows, write_base, write_rows
-from transfer_learning.blocks import measuring, numerics
+from transfer_learning.blocks import measuring, numerics, probe
 from transfer_learning.blocks.base_model import load_base
 from transfer_learning.blocks.measuring import Measured, measure
 from transfer_learning.blocks.rows import Rows, read_rows
@@ -65,9 +66,11 @@ def test_too_few_rows_leave_the_accuracy_unknown(tmp_path: Path) -> None:
     assert found.last.probe is None and found.untrained is None
 
 
-def test_a_stop_is_heard(tmp_path: Path) -> None:
-    rows, stopped = read(tmp_path / "train", make_rows(40)), run()
-    stopped._stop = True
+@pytest.mark.parametrize("polls", [0, 2], ids=["before the first batch", "between two batches"])
+def test_a_stop_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, polls: int) -> None:
+    rows, stopped = read(tmp_path / "train", make_rows(40)), StoppingRun(threads=1, after=polls)
+    stopped.numerics |= run().numerics
+    monkeypatch.setattr(probe, "cross_validated", lambda *_, **__: pytest.fail("went on"))
 
     with pytest.raises(Stopped):
         measure(write_base(tmp_path / "base"), rows, "mean", 0, stopped)
