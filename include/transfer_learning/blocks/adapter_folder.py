@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from transfer_learning.blocks import lora
 from transfer_learning.blocks.backbone import architecture_of
 from transfer_learning.blocks.head import TextClassifier
-from transfer_learning.blocks.safe_loading import MOST_LABELS, check_files, read_json
+from transfer_learning.blocks.safe_loading import MOST_LABELS, read_json
 from transfer_learning.errors import BadInput, one_line
-from transfer_learning.model_files import ADAPTER_BASE, ADAPTER_CONFIG, no_safetensors
+from transfer_learning.model_files import ADAPTER_BASE, ADAPTER_CONFIG
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -112,7 +112,7 @@ def merge(folder: Path, model: Any) -> dict[str, tuple[int, ...]]:
     """Add a folder's adapters to the weights of its base, and put its head in the place of the base's.
 
     Args:
-        folder: with the adapters.
+        folder: with the adapters; ``check_files`` and ``check_weights`` have seen it.
         model: the base, whole or without its head; changed in place. A head of another number of labels stays as it is.
 
     Returns:
@@ -153,11 +153,8 @@ def _fit(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, rank: int) -> b
 
 
 def _read(folder: Path) -> dict[str, torch.Tensor]:
-    """Return the folder's tensors by the names of the model's modules."""
+    """Return the folder's tensors by the names of the model's modules; its files were checked."""
     path = folder / WEIGHTS
-    if not path.is_file():
-        raise no_safetensors(folder)
-    check_files(folder)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from learning.stages.fine_tuning import Job
+from transfer_learning.blocks.base_model import read_config
 from transfer_learning.blocks.predict import load_classifier
 from transfer_learning.errors import BadInput
 
@@ -116,7 +117,6 @@ HARMS: dict[str, tuple[Harm, str]] = {
         config("passport.json", labels=["a", "b"]),
         "NO_HEAD {model} the head has 3 rows of weights, and passport.json names 2 labels — publish the model again",
     ),
-    "a label twice": (config("passport.json", labels=["a", "a", "b"]), "BAD_PASSPORT {model}/passport.json"),
     "another method": (config(peft_type="IA3"), "BAD_CONFIG {model}/adapter_config.json asks for peft_type 'IA3'"),
     "weights of their own length": (config(use_dora=True), "BAD_CONFIG {model}/adapter_config.json asks for use_dora, and only"),
     "another scaling": (config(use_rslora=True), "BAD_CONFIG {model}/adapter_config.json asks for use_rslora"),
@@ -157,6 +157,14 @@ def test_adapters_that_cannot_be_used_end_in_one_line(folder: Path, name: str) -
 
     assert "\n" not in str(raised.value)
     assert not (folder.parent / "executed").exists()
+
+
+@pytest.mark.parametrize("labels", [["a", "a", "b"], [], "abc", [1, 2, 3], None])
+def test_a_passport_without_distinct_labels_is_one_line(folder: Path, labels: object) -> None:
+    config("passport.json", labels=labels)(folder)
+
+    with pytest.raises(BadInput, match=f"^BAD_PASSPORT {folder}/passport.json names no labels, or one twice — publish the model"):
+        read_config(folder)
 
 
 def test_untouched_they_load(folder: Path) -> None:
