@@ -54,7 +54,7 @@ PROMISES = {
     28: ("no test row trains", "1,000 random histories: 0 test rows in the ledgers of what is compared"),
 }
 NOT_BUILT = {
-    1: "2 more tasks are not built yet",
+    1: "1 more task is not built yet",
     23: "not built yet",
     24: "not built yet",
     27: "images and archives are not built yet",

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 
 from learning.stages.fine_tuning import StoppingRun, weight_hashes
-from learning.stages.pretraining import SCRATCH, TIMES, Job
-from learning.stages.test_fine_tune_kills import run as run_killed
+from learning.stages.pretraining import SCRATCH, Job
+from learning.stages.test_fine_tune_kills import survive
 from learning.tiny_model import make_rows, write_rows
+from promises import sizes
 from transfer_learning.blocks import checkpoint
 from transfer_learning.blocks.language.objectives import LanguageExamples
 from transfer_learning.blocks.train_loop import Examples
@@ -52,24 +54,17 @@ def test_stopped_at_any_step_it_ends_bit_identical(tmp_path: Path, name: str) ->
         assert weight_hashes(tmp_path / f"stopped-{every}") == weight_hashes(tmp_path / "whole")
 
 
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("kills", sizes(2, 25))
 @pytest.mark.parametrize("name", ["after_a_warm_up", "causal", "supervised"])
-def test_killed_at_random_moments_it_ends_bit_identical(tmp_path: Path, name: str) -> None:
+def test_killed_at_random_moments_it_ends_bit_identical(
+    tmp_path: Path, name: str, kills: int, held: Callable[[str], None]
+) -> None:
     kind, settings = STARTS[name]
     job = Job(tmp_path, documents=40, validation=12, kind=kind)
     long = {**SETTINGS, **settings, "epochs": 70, "checkpoint_seconds": 0.15, "precision": "fp32", "task": TaskSpec()}
-    spec = PretrainSpec(**long)
 
-    whole, _ = run_killed(job, spec, tmp_path / "whole", 0, seed=0, stage="pretrain")
-    killed, begun = run_killed(job, spec, tmp_path / "killed", 2, seed=1, signs=("checkpoints/step-*",), stage="pretrain")
-
-    assert len(begun) == 3
-    assert all(begun[1:])
-    assert weight_hashes(killed.out) == weight_hashes(whole.out)
-    assert timeless(killed.metrics) == timeless(whole.metrics)
-
-
-def timeless(metrics: dict) -> dict:
-    return {name: value for name, value in metrics.items() if name not in TIMES}
+    held(f"pretraining, {name.replace('_', ' ')}: {survive(job, PretrainSpec(**long), tmp_path, kills, 'pretrain')}")
 
 
 def test_a_checkpoint_of_the_warm_up_holds_the_head_alone(tmp_path: Path) -> None:
