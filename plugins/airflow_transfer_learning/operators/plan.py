@@ -26,6 +26,8 @@ from transfer_learning.specs import EvaluateSpec, FeatureSpec, FineTuneSpec, Pre
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from transfer_learning.store import Store
+
 SPECS: dict[str, type[Settings]] = {
     "pull": PullSpec,
     "pretrain": PretrainSpec,
@@ -107,10 +109,9 @@ class PlanOperator(TransferLearningOperator):
             store.check()
             self.check_sources(specs.get("pull"))
             champion = store.aliases.read(self.model, self.alias)
-            bases, start = self.open_bases(store), init_from(specs)
             plan = PlanRef(
                 model=self.model,
-                base=None if self.base is None else starting_point(bases, self.base, self.model, start, self.alias),
+                base=self.pinned_base(store, specs),
                 window=fixed_window(specs["pull"], run_time(context)) if "pull" in specs else None,
                 champion=champion.version if champion else None,
                 champion_generation=champion.generation if champion else None,
@@ -121,6 +122,12 @@ class PlanOperator(TransferLearningOperator):
             plan = summarise(plan, specs, store, base=self.base)
             self.log.info("%s", plan.summary)
             return plan.to_dict()
+
+    def pinned_base(self, store: Store, specs: Mapping[str, Any]) -> str | None:
+        """Return where the run's training is to start, or None where it names no base model."""
+        if self.base is None:
+            return None
+        return starting_point(self.open_bases(store), self.base, self.model, init_from(specs), self.alias)
 
     def check_sources(self, spec: PullSpec | None) -> None:
         """Look for one file of each source, before a task starts that needs them."""
