@@ -68,16 +68,19 @@ def test_only_gpt2_sees_nothing_to_its_right(base: Base) -> None:
     assert not torch.equal(before[4:], after[4:])
 
 
-def test_a_row_gives_the_same_beside_shorter_ones_as_alone(base: Base) -> None:
+def test_a_row_sees_neither_its_padding_nor_the_rows_beside_it(base: Base) -> None:
     classifier = TextClassifier(base.model, 3, "concat").eval()
-    texts = ["a new market price in the bank " * 2, "star " * 9]
-    tokens = tokenize(base.tokenizer, texts, None, 48, segments=classifier.backbone.has_segments)
-    assert padded(tokens.lengths[0]) == padded(tokens.lengths[1]) == 16
+    texts = ["a new market price in the bank " * 4, "star " * 9]
+    tokens = tokenize(base.tokenizer, texts, None, 16, segments=classifier.backbone.has_segments)
+    assert tokens.lengths[0] == padded(tokens.lengths[1]) == 16 > tokens.lengths[1]
 
     with torch.inference_mode():
         beside = classifier.features(tokens.batch([0, 1]))
+        padded_alone = [classifier.features(tokens.batch([row])) for row in (0, 1)]
+        alone = [classifier.features(tokens.batch([row], multiple=1)) for row in (0, 1)]
 
-        assert torch.equal(beside, torch.cat([classifier.features(tokens.batch([row])) for row in (0, 1)]))
+    assert torch.equal(beside, torch.cat(padded_alone))
+    assert torch.allclose(beside, torch.cat(alone), atol=1e-5)
 
 
 def test_there_is_a_block_for_the_embeddings_and_one_for_each_layer(base: Base) -> None:
@@ -130,6 +133,12 @@ def test_embeddings_have_dropout_where_they_train(tmp_path: Path, kind: str, blo
     freezing.set_modes(classifier)
 
     assert torch.equal(classifier.backbone.run(batch, until=0), classifier.backbone.run(batch, until=0)) == (block == 1)
+
+
+def test_every_architecture_tells_how_much_attention_training_leaves_out(base: Base) -> None:
+    backbone = TextClassifier(base.model, 3, "mean").backbone
+
+    assert backbone.attention_dropout == (0.0 if base.model.config.model_type == "albert" else 0.1)
 
 
 def test_gpt2_can_end_at_its_last_layer_alone(tmp_path: Path) -> None:
