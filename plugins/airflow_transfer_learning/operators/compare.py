@@ -65,7 +65,7 @@ class CompareOperator(SpecOperator):
 
 
 def read_evaluated(store: Store, verdicts: Sequence[VerdictRef]) -> list[dict[str, Any]]:
-    """Return each candidate once, in the order of versions, with the facts of its manifest and its stored verdict.
+    """Return each candidate once, with the facts of its manifest and its stored verdict.
 
     Raises:
         BadInput: none, candidates of several models, or a candidate without a stored verdict.
@@ -81,7 +81,7 @@ def read_evaluated(store: Store, verdicts: Sequence[VerdictRef]) -> list[dict[st
             "facts": store.models.manifest(name, version)["facts"],
             "verdict": stored_verdict(store, name, version, uri),
         }
-        for (version, name), uri in sorted(candidates.items())
+        for (version, name), uri in candidates.items()
     ]
 
 
