@@ -34,7 +34,7 @@ UNDERSTOOD = frozenset(
     (
         *("peft_type", "task_type", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "lora_dropout"),
         *("r", "lora_alpha", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save"),
-        *("init_lora_weights", "megatron_core", "qalora_group_size"),
+        *("init_lora_weights", "fan_in_fan_out", "megatron_core", "qalora_group_size"),
     )
 )
 """Settings of ``peft`` that are read here, or change nothing; any other that is set makes another method of it."""
@@ -61,6 +61,7 @@ def config(classifier: TextClassifier, base: str, revision: str) -> dict[str, An
         modules_to_save=[key.rpartition(".")[2] for key in classifier.backbone.architecture.head_keys],
         task_type="SEQ_CLS",
         inference_mode=True,
+        fan_in_fan_out=any(module.fan_in_fan_out for module in adapted.values()),
         base_model_name_or_path=base or None,
         revision=revision or None,
     ).to_dict()  # type: ignore[no-untyped-call]
@@ -121,17 +122,18 @@ def merge(folder: Path, model: Any) -> dict[str, tuple[int, ...]]:
     Raises:
         BadInput: adapters of another method, damaged ones, or such as fit no weight.
     """
-    rank, scaling = _read_config(folder / ADAPTER_CONFIG)
+    rank, scaling, transposed = _read_config(folder / ADAPTER_CONFIG)
     tensors, own, heads = _read(folder), dict(model.named_parameters()), architecture_of(model.config).head_keys
     # Without its head a model calls its weights by shorter names.
     known = {f"{prefix}{name}": name for name in own for prefix in ("", f"{model.base_model_prefix}.")}
     strangers = [name for name in tensors if not name.endswith(LOW_RANK) and not name.startswith(heads)]
     for module in _adapted(tensors):
         weight, (a, b) = own.get(known.get(f"{module}.weight", "")), (tensors.get(f"{module}{end}") for end in LOW_RANK)
-        if weight is None or a is None or b is None or not _fit(weight, a, b, rank):
+        if weight is None or a is None or b is None or not _fit(weight, a, b, rank, transposed):
             strangers.append(module)
         else:
-            weight.data += (b.float() @ a.float()) * scaling
+            product = b.float() @ a.float()
+            weight.data += (product.T if transposed else product) * scaling
     if strangers:
         what = f"{len(strangers)} of its names fit no weight of the base, such as {strangers[0][:120]!r}"
         raise BadInput("WRONG_KEYS", what, "use the base that they were trained on", file=folder / WEIGHTS)
@@ -147,9 +149,10 @@ def _adapted(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     return sorted({name.removesuffix(end) for name in tensors for end in LOW_RANK if name.endswith(end)})
 
 
-def _fit(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, rank: int) -> bool:
+def _fit(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, rank: int, transposed: bool) -> bool:
     """Return whether the product of two matrices has a weight's shape, and the rank that it should have."""
-    return weight.ndim == 2 and (*a.shape, *b.shape) == (rank, weight.shape[1], weight.shape[0], rank)
+    shape = tuple(weight.shape[::-1] if transposed else weight.shape)
+    return len(shape) == 2 and (*a.shape, *b.shape) == (rank, shape[1], shape[0], rank)
 
 
 def _read(folder: Path) -> dict[str, torch.Tensor]:
@@ -166,8 +169,8 @@ def _read(folder: Path) -> dict[str, torch.Tensor]:
     return {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
 
 
-def _read_config(path: Path) -> tuple[int, float]:
-    """Return the rank, and how many times the products count."""
+def _read_config(path: Path) -> tuple[int, float, bool]:
+    """Return the rank, how many times the products count, and whether weights are (in, out), as GPT-2's are, not (out, in)."""
     values = read_json(path)
     bias = values.get("bias", "none")
     foreign = sorted(name for name, value in values.items() if value and name not in UNDERSTOOD and name != "bias")
@@ -178,4 +181,4 @@ def _read_config(path: Path) -> tuple[int, float]:
     if not (isinstance(rank, int) and isinstance(alpha, (int, float)) and rank > 0 and 0 < alpha < float("inf")):
         what = f"r is {json.dumps(rank)[:40]} and lora_alpha {json.dumps(alpha)[:40]}, expected numbers above 0"
         raise BadInput("BAD_CONFIG", what, "copy the model again", file=path)
-    return rank, alpha / rank
+    return rank, alpha / rank, bool(values.get("fan_in_fan_out"))

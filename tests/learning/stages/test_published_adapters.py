@@ -113,7 +113,7 @@ def test_no_weight_of_the_backbone_is_published(published: dict, kind: str) -> N
         "tokenizer_config.json",
     ]
     assert sum(tensor.numel() for tensor in tensors.values()) == both.metrics["trained_weights"]
-    heads = ("pooler.", "classifier.", "pre_classifier.")
+    heads = ("pooler.", "classifier.", "pre_classifier.", "score.")
     low_rank = [name for name in tensors if ".lora_A." in name or ".lora_B." in name]
     assert all(name.startswith("base_model.model.") for name in tensors)
     assert all(any(f".{head}" in name for head in heads) for name in tensors if name not in low_rank)
@@ -158,7 +158,7 @@ def test_the_frozen_weights_are_proven_unchanged_those_beside_adapters_too(publi
     assert frozen["alone"] - frozen["merged"] == 3 * 2 * 2  # weight and bias of query and value, whose names change for a while
 
 
-@pytest.mark.parametrize("kind", ["bert", "albert"])
+@pytest.mark.parametrize("kind", ["bert", "albert", "gpt2"])
 def test_merged_on_request_the_folder_is_the_one_that_training_merges(published: dict, tmp_path: Path, kind: str) -> None:
     both = published[kind]
 
@@ -233,7 +233,8 @@ def test_features_and_language_models_start_from_them_as_from_the_merged_model(p
 
     pooled = [load_base(base, LABELS, "mean", seed=0).model for base in (both.alone, both.merged)]
     language = [
-        from_base(base, "replaced_token" if kind == "electra" else "masked_lm", seed=0) for base in (both.alone, both.merged)
+        from_base(base, {"electra": "replaced_token", "gpt2": "causal_lm"}.get(kind, "masked_lm"), seed=0)
+        for base in (both.alone, both.merged)
     ]
 
     for one, other in (pooled, [found.model for found in language]):
