@@ -61,7 +61,7 @@ def config(classifier: TextClassifier, base: str, revision: str) -> dict[str, An
         modules_to_save=[key.rpartition(".")[2] for key in classifier.backbone.architecture.head_keys],
         task_type="SEQ_CLS",
         inference_mode=True,
-        fan_in_fan_out=any(module.fan_in_fan_out for module in adapted.values()),
+        fan_in_fan_out=any(module.fan_in_fan_out for module in adapted.values()),  # type: ignore[attr-defined]
         base_model_name_or_path=base or None,
         revision=revision or None,
     ).to_dict()  # type: ignore[no-untyped-call]
