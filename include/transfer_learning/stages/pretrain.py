@@ -253,7 +253,7 @@ def _start_tokenizer(
     if spec.tokenizer == "base":
         if not inputs.get("base"):
             raise BadInput("NO_BASE", "the tokenizer shall be that of the base model, and there is none", "name a base model")
-        tokenizer = borrow(inputs["base"][0], architecture, _positions(spec))
+        tokenizer = borrow(inputs["base"][0], architecture)
         known = canonical_json({"tokens": tokenizer.get_vocab(), "special": tokenizer.all_special_tokens})
         identity["tokenizer"] = hashlib.sha256(known.encode()).hexdigest()
         return checkpoint.resume(run, identity), tokenizer, {}

@@ -13,13 +13,12 @@ NEEDED = {"gpt2": {"eos": "end-of-text"}}
 """Special tokens by role, and what messages call them; all other architectures need those of a reader of both sides."""
 
 
-def borrow(folder: Path, architecture: str, max_length: int) -> Any:
-    """Return a base model's tokenizer for inputs of up to ``max_length`` tokens of another model.
+def borrow(folder: Path, architecture: str) -> Any:
+    """Return a base model's tokenizer for another model.
 
     Args:
         folder: of the base model.
         architecture: ``model_type`` of the new one.
-        max_length: longest input in tokens.
 
     Raises:
         BadInput: it cannot be loaded, or lacks a special token that the architecture needs.
@@ -30,5 +29,4 @@ def borrow(folder: Path, architecture: str, max_length: int) -> Any:
     if lacking := [name for role, name in needed.items() if getattr(tokenizer, f"{role}_token_id") is None]:
         what = f"the tokenizer has no {' and no '.join(lacking)} token, and {architecture} needs it"
         raise BadInput("TOKENIZER", what, "name a base with another tokenizer, or let one be trained", file=folder)
-    tokenizer.model_max_length = max_length
     return tokenizer
