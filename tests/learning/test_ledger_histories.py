@@ -287,7 +287,7 @@ class History:
 
         spec = EvaluateSpec(task=task, slices=("name",))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluate, "load_classifier", lambda folder, device: SimpleNamespace(task=None))
+            patch.setattr(evaluate, "load_classifier", lambda folder, device: SimpleNamespace(task=None, choice=None))
             patch.setattr(evaluate, "see", see)
             patch.setattr(evaluate, "score_model", lambda *_: None)
             try:

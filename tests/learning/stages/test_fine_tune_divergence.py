@@ -23,7 +23,7 @@ CASES = sorted(itertools.product(PLACES, VALUES, STEPS), key=lambda case: -case[
 
 def injected(patch: pytest.MonkeyPatch, place: str, value: float, at: int) -> None:
     """Put the value in its place at one optimizer step."""
-    optimizer_step, loss = train_loop.optimizer_step, train_loop.Examples.loss
+    optimizer_step, losses = train_loop.optimizer_step, train_loop.Examples.losses
     now = -1
 
     def step(phase: train_loop.Phase, state: train_loop.State, rows: list[int]) -> tuple[float, float]:
@@ -38,11 +38,11 @@ def injected(patch: pytest.MonkeyPatch, place: str, value: float, at: int) -> No
                 parameter.view(-1)[0] = value
         return result
 
-    def broken(examples: train_loop.Examples, rows: list[int]) -> torch.Tensor:
-        return loss(examples, rows) * (value if (place, now) == ("loss", at) else 1.0)
+    def broken(examples: train_loop.Examples, rows: list[int]) -> tuple[torch.Tensor, ...]:
+        return tuple(loss * (value if (place, now) == ("loss", at) else 1.0) for loss in losses(examples, rows))
 
     patch.setattr(train_loop, "optimizer_step", step)
-    patch.setattr(train_loop.Examples, "loss", broken)
+    patch.setattr(train_loop.Examples, "losses", broken)
 
 
 @pytest.mark.promise(7)
