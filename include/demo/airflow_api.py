@@ -64,8 +64,13 @@ class AirflowApi:
         return self._get(_path(dag_id, run_id))
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Return the task instances of a run."""
-        return list(self._get(f"{_path(dag_id, run_id)}/taskInstances")["task_instances"])
+        """Return all task instances of a run, of which one answer holds so many only."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self._get(f"{_path(dag_id, run_id)}/taskInstances", limit=100, offset=len(found))
+            found += page["task_instances"]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
 
     def progress(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
         """Return what a running task last reported under the key ``progress`` of its task state; empty when it has not."""
