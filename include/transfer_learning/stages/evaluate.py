@@ -2,8 +2,8 @@
 
 Inputs: ``candidate`` and maybe ``champion`` (model folders), ``test`` and maybe ``train`` (folders of Parquet parts, the latter
 for the baselines), maybe ``champion_test`` (the test rows of the champion's data) and ``features`` (parts that
-``feature_extract`` made of the test rows), ``candidate_ledger`` and ``champion_ledger`` (folders of ledgers). Out:
-``verdict.json``, ``predictions.parquet`` and ``plots/``.
+``feature_extract`` made of the test rows), ``candidate_ledger`` and ``champion_ledger`` (folders of ledgers, the version's own
+first). Out: ``verdict.json``, ``predictions.parquet`` and ``plots/``.
 """
 
 from __future__ import annotations
@@ -163,12 +163,15 @@ def _baselines(inputs: Inputs, task: TaskSpec, rows: Rows, run: Run) -> dict[str
 
 
 def _learned_from(train: Rows, inputs: Inputs) -> Rows:
-    """Return the rows of the training split that the candidate was given: not all, where it learned from a draw of them."""
+    """Return the rows of the training split that the candidate was given: not all, where it learned from a draw of them.
+
+    The first folder of its ledgers is its own; a model that it started from may have read all of them.
+    """
     passport = inputs["candidate"][0] / PASSPORT
     spec = json.loads(passport.read_bytes()).get("spec", {}) if passport.exists() else {}
     if spec.get("train_rows") is None:
         return train
-    return train.select(np.flatnonzero(in_ledger(train, inputs.get("candidate_ledger", ()), by=("row_key",))))
+    return train.select(np.flatnonzero(in_ledger(train, inputs.get("candidate_ledger", ())[:1], by=("row_key",))))
 
 
 def _whole_texts(rows: Rows) -> list[str]:

@@ -170,9 +170,7 @@ class EvaluateOperator(SpecOperator):
             if version is not None:
                 inputs[role] = [store.models.fetch(candidate.name, version, destination / role, cache=cache)]
                 self.open_bases(store).add_base(candidate.name, version, destination / role)
-                inputs[f"{role}_ledger"] = ledger = [destination / f"{role}_ledger"]
-                ledger[0].mkdir()
-                store.models.fetch_ledger(candidate.name, version, ledger[0])
+                inputs[f"{role}_ledger"] = fetch_ledgers(store, candidate.name, version, destination / f"{role}_ledger")
         if champion is not None:
             inputs |= self.fetch_champion_test(store, candidate.name, champion, dataset, destination / "champion_data")
         self.check_stop()
@@ -237,3 +235,12 @@ def verdict_ref(candidate: ModelRef, verdict: Mapping[str, Any] | None) -> Verdi
         metrics={f"{who}{name}": value for who, score in scores.items() for name, value in figures(score or {}).items()},
         **{name: verdict[name] for name in fields},
     )
+
+
+def fetch_ledgers(store: Store, name: str, version: int, destination: Path) -> list[Path]:
+    """Return two folders: with the ledger of a version itself, and with those of everything that it was trained from."""
+    own, others = destination / "own", destination / "before"
+    others.mkdir(parents=True)
+    for path in store.models.fetch_ledger(name, version, own)[1:]:
+        path.rename(others / path.name)
+    return [own, others]

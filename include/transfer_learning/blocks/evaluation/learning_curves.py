@@ -89,7 +89,8 @@ def method_names(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     specs = [FineTuneSpec.from_dict(facts["spec"]) for facts in candidates]
     bases = [str(facts["base"].get("uri")) for facts in candidates]
-    usual = Counter(bases).most_common(1)[0][0]
+    # The first of those that are equally common: rather one from elsewhere than one that was made for some of the candidates.
+    usual = Counter(sorted(bases, key=lambda base: base.startswith("model://"))).most_common(1)[0][0]
     starts, others = [], []
     for spec, base in zip(specs, bases, strict=True):
         from_scratch = " from scratch" if spec.init_from == "scratch" else ""
