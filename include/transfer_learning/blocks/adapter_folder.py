@@ -21,7 +21,7 @@ from transfer_learning.blocks.backbone import architecture_of
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.safe_loading import MOST_LABELS, read_json
 from transfer_learning.errors import BadInput, one_line
-from transfer_learning.model_files import ADAPTER_BASE, ADAPTER_CONFIG
+from transfer_learning.model_files import ADAPTER_BASE, ADAPTER_CONFIG, holds_adapters
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -87,6 +87,17 @@ def base_of(folder: Path) -> Path:
         what = f"holds adapters alone, and the model they belong to is not in its subfolder {ADAPTER_BASE}"
         raise BadInput("NO_BASE", what, "fetch it with --merged, or copy the base there", file=folder)
     return base
+
+
+def weights_of(folder: Path) -> Path:
+    """Return the folder with the weights that a model starts from: its own, or that of the lowest base below adapters.
+
+    Raises:
+        BadInput: as ``base_of``.
+    """
+    while holds_adapters(folder):
+        folder = base_of(folder)
+    return folder
 
 
 def labels_of(passport: Path) -> list[str]:

@@ -213,6 +213,10 @@ class Backbone:
             raise BadInput("NO_LAYER", f"the model has no layer {layer}", known)
         return layer % len(self.blocks)
 
+    def can_end_at(self, block: int) -> bool:
+        """Return whether what lies above a block can be cut off: not all of it, and not what its states are normalised by."""
+        return block > 0 and (self.architecture.final_norm(self.encoder) is None or block == len(self.blocks) - 1)
+
     def end_at(self, block: int) -> None:
         """Cut off what lies above a block; the model that is saved then ends there.
 
@@ -222,7 +226,7 @@ class Backbone:
         """
         if block == 0:
             raise BadInput("NO_LAYER", "a model that ends at its embeddings cannot be published", "name layer 1 or higher")
-        if self.architecture.final_norm(self.encoder) is not None and block < len(self.blocks) - 1:
+        if not self.can_end_at(block):
             kind = self.encoder.config.model_type
             what = f"a model of type {kind!r} normalises the states of its last layer: it cannot end at layer {block}"
             raise BadInput("NO_LAYER", what, f"name layer {len(self.blocks) - 1} or leave it out")

@@ -85,7 +85,7 @@ def untrained(folder: Path, seed: int, labels: Sequence[str] = (), pooling: str 
     check_files(folder)
     _set_labels(config, labels)
     loader = _loader(pooling)
-    _refuse_inflated(loader, config, folder, _is_head)
+    _refuse_inflated(loader, config, adapter_folder.weights_of(folder), _is_head)
     torch.manual_seed(seed)
     return _with_tokenizer(folder, loader.from_config(config, dtype=torch.float32), [])
 

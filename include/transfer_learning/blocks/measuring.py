@@ -44,6 +44,8 @@ class Layer:
     """0 is the embeddings."""
     logme: float
     """Log evidence a row (``transferability.logme``)."""
+    can_end: bool
+    """Whether a model can end there (``Backbone.can_end_at``)."""
     probe: Accuracy | None
     """Of a linear probe on a row's pooled states; None where there are too few rows, or nobody asked."""
 
@@ -66,8 +68,8 @@ class Measured:
 
     @property
     def best(self) -> Layer:
-        """The layer with the highest LogME, of those that a model can end at: not the embeddings alone."""
-        return max(self.layers[1:], key=lambda layer: layer.logme)
+        """The layer with the highest LogME, of those that a model can end at."""
+        return max((layer for layer in self.layers if layer.can_end), key=lambda layer: layer.logme)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -102,17 +104,17 @@ def measure(folder: Path, rows: Rows, pooling: str, seed: int, run: Run, every_l
     random = _features(untrained(folder, seed).model, tokens, pooling, run, "random weights")
     scores = [logme(features, targets) for features in trained]
     last = len(trained) - 1
-    wanted = set(range(last + 1)) if every_layer else {last, 1 + int(np.argmax(scores[1:]))}
-    layers = tuple(
-        Layer(number=number, logme=score, probe=accuracy(trained[number]) if number in wanted else None)
-        for number, score in enumerate(scores)
-    )
-    return Measured(
+    ends = Backbone(base.model.base_model).can_end_at
+    layers = tuple(Layer(number=n, logme=score, can_end=ends(n), probe=None) for n, score in enumerate(scores))
+    found = Measured(
         sampled=len(sample),
         layers=layers,
         untrained=accuracy(random[last]),
         tokens=token_figures(base.tokenizer, texts, LONGEST),
     )
+    wanted = range(last + 1) if every_layer else {last, found.best.number}
+    probed = (dataclasses.replace(one, probe=accuracy(trained[one.number])) if one.number in wanted else one for one in layers)
+    return dataclasses.replace(found, layers=tuple(probed))
 
 
 def _sample(base: Base, rows: Rows, seed: int) -> tuple[Rows, Tokens]:

@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from learning.stages.fine_tuning import Job
+from transfer_learning.blocks import base_model
 from transfer_learning.blocks.base_model import read_config
 from transfer_learning.blocks.predict import load_classifier
+from transfer_learning.blocks.safe_loading import count_weights
 from transfer_learning.errors import BadInput
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -188,3 +190,11 @@ def test_a_model_with_the_adapters_of_another_beside_it_is_still_refused(folder:
 
     with pytest.raises(BadInput, match=r"^REMOTE_CODE \S+adapter_config.json asks for code of its own \(it is an adapter"):
         load_classifier(folder)
+
+
+def test_the_same_architecture_with_random_weights_is_as_large_as_the_base(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_model, "SLACK", 0)  # which hides what a model this small lacks
+
+    found = base_model.untrained(whole, 0).model
+
+    assert sum(p.numel() for p in found.parameters()) > 2 * count_weights(whole)

@@ -32,9 +32,9 @@ def measured(
         return None if mean is None else Accuracy(mean, 0.02)
 
     layers = (
-        Layer(number=0, logme=0.9, probe=None),
-        Layer(number=1, logme=0.5 if best else 0.1, probe=accuracy(best)),
-        Layer(number=2, logme=0.3, probe=accuracy(last)),
+        Layer(number=0, logme=0.9, can_end=False, probe=None),
+        Layer(number=1, logme=0.5 if best else 0.1, can_end=True, probe=accuracy(best)),
+        Layer(number=2, logme=0.3, can_end=True, probe=accuracy(last)),
     )
     tokens = TokenFigures(unknown=unknown, broken=broken)
     return Measured(sampled=sampled, layers=layers, untrained=accuracy(random if last else None), tokens=tokens)

@@ -58,6 +58,15 @@ def test_every_layer_is_probed_where_asked_and_else_the_last_and_the_best(tmp_pa
     assert [layer.logme for layer in some.layers] == [layer.logme for layer in every.layers]
 
 
+def test_a_model_that_cannot_end_before_its_last_layer_is_best_there(tmp_path: Path) -> None:
+    base, rows = write_base(tmp_path / "base", "gpt2"), read(tmp_path / "train", make_rows(40))
+
+    found = measure(base, rows, "mean", 0, run())
+
+    assert [layer.can_end for layer in found.layers] == [False, False, False, True]
+    assert found.best is found.last
+
+
 def test_too_few_rows_leave_the_accuracy_unknown(tmp_path: Path) -> None:
     rows = read(tmp_path / "train", [("the goal", "sport"), ("the bank", "business")])
 

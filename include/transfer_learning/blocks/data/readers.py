@@ -68,10 +68,9 @@ def class_folders_batches(file: SourceFile, reading: Reading, schema: pa.Schema)
     batch: list[list[str]] = []
     size = 0
     for row, member in enumerate(file.members, start=1):
-        cells: dict[str | None, str] = {
-            reading.text: whole_text(file, row, reading.encoding),
-            reading.label: member.split("/")[0],
-        }
+        cells = {reading.text: whole_text(file, row, reading.encoding)}
+        if reading.label:
+            cells[reading.label] = member.split("/")[0]
         if reading.id:
             # Two sources may be split folders of one corpus, with the same names inside.
             cells[reading.id] = f"{file.split}/{member}" if file.split else member
