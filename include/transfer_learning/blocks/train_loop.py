@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from transfer_learning.blocks.batching import epoch_batches, length_batches
+from transfer_learning.blocks.dropout import QuickDropout
 from transfer_learning.blocks.schedules import Schedule, warmup_and_decay
 from transfer_learning.errors import Diverged, OutOfMemory
 from transfer_learning.stage import Run
@@ -186,7 +187,8 @@ def optimizer_step(phase: Phase, state: State, rows: list[int]) -> tuple[float, 
             phase.optimizer.zero_grad(set_to_none=True)
             # Randomness is a function of (seed, step): dropout is the same after a resume.
             torch.manual_seed(int(np.random.SeedSequence([phase.seed, state.step]).generate_state(1)[0]))
-            loss, weight = accumulate(phase, state, rows)
+            with QuickDropout():
+                loss, weight = accumulate(phase, state, rows)
             norm = _clip(phase)
             if not torch.isfinite(norm):
                 raise Diverged(f"DIVERGED {phase.name}, step {state.step + 1}: the gradient is {float(norm)} — lower the rate")

@@ -1,5 +1,6 @@
 """Gradients, rates, memory and divergence of the one training loop."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
+from transfer_learning.blocks.dropout import dropout
 from transfer_learning.blocks.schedules import warmup_and_decay
 from transfer_learning.blocks.train_loop import (
     Examples,
@@ -102,6 +105,25 @@ def test_the_loop_sets_each_steps_rate() -> None:
     train(phase, State(micro_batch=4), Run(), lambda _: None)
 
     assert seen == pytest.approx([1e-2 * warmup_and_decay(step, 9, 0.1) for step in range(9)])
+
+
+def test_a_step_draws_its_dropout_quickly_and_from_its_seed_and_number() -> None:
+    network, drawn = Network(), []
+    phase = make_phase(network)
+
+    def logits(rows: Sequence[int]) -> torch.Tensor:
+        state = torch.get_rng_state()
+        drawn.append(functional.dropout(torch.ones(64), 0.5))
+        torch.set_rng_state(state)
+        assert torch.equal(drawn[-1], dropout(torch.ones(64), 0.5))
+        return network(rows)
+
+    phase = dataclasses.replace(phase, train=dataclasses.replace(phase.train, logits=logits))
+    for step in (0, 1, 0):
+        optimizer_step(phase, State(micro_batch=4, step=step), [0, 1, 2, 3])
+
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from learning.stages.fine_tuning import Job
 from transfer_learning.blocks.predict import load_classifier
 from transfer_learning.stage import NUMERICS_VERSIONS
 
-VERSION = 2
+VERSION = 3
 
 GOLDEN = {
-    "full": [0.3400, 0.3287, 0.3312],
+    "full": [0.3382, 0.3189, 0.3429],
     "linear_probe": [0.2457, 0.1790, 0.5753],
-    "probe_then_fine_tune": [0.1298, 0.0053, 0.8649],
+    "probe_then_fine_tune": [0.1186, 0.0163, 0.8651],
 }
 """Probabilities of business, film and sport for one text after a short run in fp32; bf16 differs by more from one kind of
 processor to the next."""

@@ -7,7 +7,7 @@ import pytest
 from learning.stages.pretraining import SCRATCH, Job
 from transfer_learning.stage import NUMERICS_VERSIONS
 
-VERSION = 2
+VERSION = 3
 
 RUNS = {
     "continued": ("bert", {}),
@@ -15,7 +15,7 @@ RUNS = {
     "causal": (None, {**SCRATCH, "architecture": "gpt2", "objective": "causal_lm"}),
     "supervised": (None, {**SCRATCH, "architecture": "bert", "vocab_size": 60, "objective": "supervised", "learning_rate": 3e-3}),
 }
-GOLDEN = {"continued": 3.2709, "scratch": 3.7506, "causal": 5.1316, "supervised": 0.7346}
+GOLDEN = {"continued": 3.2723, "scratch": 3.7545, "causal": 5.1316, "supervised": 0.7579}
 """Validation loss after a short run in fp32."""
 
 
