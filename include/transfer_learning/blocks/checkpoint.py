@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import shutil
@@ -16,10 +17,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from transfer_learning.blocks import freezing
 from transfer_learning.errors import BadInput, Stopped, TransferLearningError
 from transfer_learning.hashes import sha256_of
-from transfer_learning.stage import Run
+from transfer_learning.settings import Settings, canonical_json
+from transfer_learning.stage import NUMERICS_VERSIONS, Run
 
 FORMAT = 1
 COMPLETE = "_COMPLETE.json"
@@ -50,7 +54,7 @@ class Checkpoints:
 
     Args:
         run: its ``checkpoints`` folder, None writes nothing; its ``stop_requested`` is polled.
-        identity: what must be the same for a checkpoint to fit this job; stored in each.
+        identity: of this job, and whatever else must be the same for a checkpoint to fit it; stored in each.
         seconds: between two checkpoints.
     """
 
@@ -92,6 +96,19 @@ class Checkpoints:
         facts = {"format": FORMAT, "tick": tick, "identity": self._identity, **snapshot.facts}
         write(folder, tick, Snapshot(snapshot.files, facts))
         prune(folder, best)
+
+
+def identity(stage: str, spec: Settings, rows: str, model: nn.Module | None = None) -> dict[str, str]:
+    """Return what a checkpoint must share with a job: settings that decide the result, numerics, rows and base weights.
+
+    Args:
+        stage: that trains.
+        spec: its settings.
+        rows: digest of what is learned from.
+        model: with the base's weights, before anything trains; None starts from scratch.
+    """
+    shared = {"spec": _digest(spec.canonical()), "rows": rows, "numerics": str(NUMERICS_VERSIONS[stage])}
+    return shared if model is None else shared | {"base": _digest(freezing.hashes(model.state_dict().items()))}
 
 
 def write(folder: Path, tick: int, snapshot: Snapshot) -> Path:
@@ -185,7 +202,7 @@ def resume(run: Run, identity: Mapping[str, Any]) -> Snapshot | None:
     return None
 
 
-def identity_of(run: Run) -> dict[str, Any]:
+def stored_identity(run: Run) -> dict[str, Any]:
     """Return what the newest checkpoint whose facts are whole was written for; empty without one.
 
     For what a job decides before it can tell its identity; ``resume`` then tells whether the checkpoint is this job's.
@@ -198,6 +215,10 @@ def identity_of(run: Run) -> dict[str, Any]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return {}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def _newest_first(newest: Path) -> list[Path]:

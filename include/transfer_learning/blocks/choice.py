@@ -112,7 +112,7 @@ def settle(spec: FineTuneSpec, folder: Path, rows: Rows, ledgers: Sequence[Path]
     """
     if spec.strategy != "auto":
         return spec, None
-    if stored := checkpoint.identity_of(run).get("choice"):
+    if stored := checkpoint.stored_identity(run).get("choice"):
         choice = Choice.from_dict(json.loads(stored))
     else:
         source, fresh = look_up(folder, rows, ledgers)

@@ -11,7 +11,6 @@ or selected on).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from transfer_learning.blocks import (
     passport,
 )
 from transfer_learning.blocks.adaptation import Adaptation
-from transfer_learning.blocks.choice import Choice, settle
+from transfer_learning.blocks.choice import settle
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.replay import Mixture, mix
@@ -41,7 +40,7 @@ from transfer_learning.errors import BadInput
 from transfer_learning.hashes import joined
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import FineTuneSpec, TaskSpec
-from transfer_learning.stage import NUMERICS_VERSIONS, Inputs, Run
+from transfer_learning.stage import Inputs, Run
 
 
 def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[str, Any]:
@@ -73,7 +72,8 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     if inputs.get("features"):
         data = dataclasses.replace(data, features=_features(inputs["features"], classifier, train, validation, run))
 
-    identity = _identity(asked, choice, base, train, validation)
+    identity = checkpoint.identity("fine_tune", asked, classification.rows_digest(train, validation), base.model)
+    identity |= {"choice": canonical_json(choice.to_dict())} if choice else {}
     snapshot = checkpoint.resume(run, identity)
     notes = numerics.repeat(snapshot.facts["numerics"], run, spec.resume_elsewhere) if snapshot else []
     frozen = _freeze(classifier, spec, plan)
@@ -189,20 +189,6 @@ def _freeze(classifier: TextClassifier, spec: FineTuneSpec, plan: defaults.Plan)
     freezing.freeze_below(classifier, lowest)
     frozen = freezing.frozen_hashes(classifier)
     return {name: digest for name, digest in frozen.items() if not (spec.lora_merge and lora.ADAPTED in name)}
-
-
-def _identity(
-    spec: FineTuneSpec, choice: Choice | None, base: base_model.Base, train: Rows, validation: Rows | None
-) -> dict[str, str]:
-    """Return what a checkpoint must share with this job: settings that decide the result, rows and base weights."""
-    weights = canonical_json(freezing.hashes(base.model.state_dict().items()))
-    return {
-        "spec": hashlib.sha256(canonical_json(spec.canonical()).encode()).hexdigest(),
-        "rows": classification.rows_digest(train, validation),
-        "base": hashlib.sha256(weights.encode()).hexdigest(),
-        "numerics": str(NUMERICS_VERSIONS["fine_tune"]),
-        **({"choice": canonical_json(choice.to_dict())} if choice else {}),
-    }
 
 
 def _prove(classifier: TextClassifier, frozen: dict[str, str]) -> None:

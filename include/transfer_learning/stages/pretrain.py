@@ -22,7 +22,6 @@ from transfer_learning.blocks import (
     checkpoint,
     classification,
     defaults,
-    freezing,
     model_folder,
     numerics,
     passport,
@@ -58,7 +57,7 @@ from transfer_learning.hashes import texts_digest
 from transfer_learning.settings import canonical_json
 from transfer_learning.specs import PretrainSpec, TaskSpec
 from transfer_learning.specs.architectures import FAMILIES
-from transfer_learning.stage import NUMERICS_VERSIONS, Inputs, Run
+from transfer_learning.stage import Inputs, Run
 
 ROLES = ("train", "unlabelled")
 
@@ -200,11 +199,11 @@ def _told(spec: PretrainSpec, inputs: Inputs, task: TaskSpec, run: Run) -> dict[
 
 def _start_language(spec: PretrainSpec, inputs: Inputs, corpus: Corpus, rows: str, run: Run) -> Started[LanguageModel]:
     """Load the base with its language-model head, or build the architecture."""
-    identity = _identity(spec, rows)
     if spec.architecture is None:
         language = from_base(_base_of(inputs), spec.objective, spec.seed, spec.sentences)
-        identity["base"] = _weights_digest(language.model)
+        identity = checkpoint.identity("pretrain", spec, rows, language.model)
         return Started(language, identity, checkpoint.resume(run, identity), {})
+    identity = checkpoint.identity("pretrain", spec, rows)
     snapshot, tokenizer, kept = _start_tokenizer(spec, inputs, corpus, identity, run)
     return Started(from_scratch(spec, tokenizer, _positions(spec)), identity, snapshot, kept)
 
@@ -213,25 +212,14 @@ def _start_classifier(
     spec: PretrainSpec, inputs: Inputs, train: Rows, validation: Rows | None, run: Run
 ) -> Started[base_model.Base]:
     """Load the base with its head for the labels that it knows, since their task goes on, or build the architecture."""
-    identity = _identity(spec, classification.rows_digest(train, validation))
+    rows = classification.rows_digest(train, validation)
     if spec.architecture is None:
         base = base_model.load_base(_base_of(inputs), train.label_names, "architecture", spec.seed)
-        identity["base"] = _weights_digest(base.model)
+        identity = checkpoint.identity("pretrain", spec, rows, base.model)
         return Started(base, identity, checkpoint.resume(run, identity), {})
+    identity = checkpoint.identity("pretrain", spec, rows)
     snapshot, tokenizer, kept = _start_tokenizer(spec, inputs, Corpus(train, 0), identity, run)
     return Started(source_task.from_scratch(spec, train.label_names, tokenizer, _positions(spec)), identity, snapshot, kept)
-
-
-def _identity(spec: PretrainSpec, rows: str) -> dict[str, str]:
-    return {
-        "spec": hashlib.sha256(canonical_json(spec.canonical()).encode()).hexdigest(),
-        "rows": rows,
-        "numerics": str(NUMERICS_VERSIONS["pretrain"]),
-    }
-
-
-def _weights_digest(model: Any) -> str:
-    return hashlib.sha256(canonical_json(freezing.hashes(model.state_dict().items())).encode()).hexdigest()
 
 
 def _base_of(inputs: Inputs) -> Path:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from promises import sizes
 from transfer_learning.blocks import checkpoint
 from transfer_learning.blocks.checkpoint import Checkpoints, Snapshot
 from transfer_learning.errors import Stopped, TransferLearningError
-from transfer_learning.stage import Run
+from transfer_learning.specs import FineTuneSpec
+from transfer_learning.stage import NUMERICS_VERSIONS, Run
 
 FILES = {
     "weights": {"w": torch.arange(6.0), "half": torch.ones(2, dtype=torch.bfloat16)},
@@ -141,3 +143,19 @@ def test_a_checkpoint_is_due_by_time_and_sooner_at_an_epochs_end(tmp_path: Path,
     writer.poll(4, lambda: Snapshot(FILES, {}))
 
     assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["2", "4"]
+
+
+def test_the_identity_of_a_job_has_not_moved_so_that_older_checkpoints_still_fit() -> None:
+    model = nn.Linear(2, 1)
+    nn.init.ones_(model.weight)
+    nn.init.zeros_(model.bias)
+
+    with_base, from_scratch = (checkpoint.identity("fine_tune", FineTuneSpec(seed=3), "rows", base) for base in (model, None))
+
+    assert with_base == {
+        "spec": "4d687b6437462c4d42e6b3ca5812976a72f39b30a2d78d5f5d1be4880f9aa5a5",
+        "rows": "rows",
+        "numerics": str(NUMERICS_VERSIONS["fine_tune"]),
+        "base": "3ce95a2e3ada223302cb7a40be39a6effef62a8ef2976d458d1ebc82e43b4b99",
+    }
+    assert from_scratch == {name: value for name, value in with_base.items() if name != "base"}

@@ -106,10 +106,10 @@ def test_a_checkpoint_whose_facts_are_damaged_tells_nothing(tmp_path: Path) -> N
         checkpoint.write(tmp_path, tick, Snapshot({}, {"format": 1, "identity": {"choice": f"made at {tick}"}}))
     newest = tmp_path / "step-00000002"
 
-    assert checkpoint.identity_of(Run(resume_from=newest)) == {"choice": "made at 2"}
+    assert checkpoint.stored_identity(Run(resume_from=newest)) == {"choice": "made at 2"}
     (newest / "state.json").write_text('{"identity": {"choice": "forged"}}')
-    assert checkpoint.identity_of(Run(resume_from=newest)) == {"choice": "made at 1"}
-    assert checkpoint.identity_of(Run()) == {}
+    assert checkpoint.stored_identity(Run(resume_from=newest)) == {"choice": "made at 1"}
+    assert checkpoint.stored_identity(Run()) == {}
 
 
 def test_a_base_that_learned_these_labels_is_not_measured_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
