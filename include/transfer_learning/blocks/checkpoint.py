@@ -98,6 +98,16 @@ class Checkpoints:
         prune(folder, best)
 
 
+def end_before_training(run: Run) -> None:
+    """End long work of which no checkpoint keeps anything, such as training a tokenizer.
+
+    Raises:
+        Stopped: the job was asked to stop.
+    """
+    if run.stop_requested:
+        raise Stopped("STOPPED before training — a retry resumes where the last checkpoint stands")
+
+
 def identity(stage: str, spec: Settings, rows: str, model: nn.Module | None = None) -> dict[str, str]:
     """Return what a checkpoint must share with a job: settings that decide the result, numerics, rows and base weights.
 

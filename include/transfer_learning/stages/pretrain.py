@@ -8,72 +8,26 @@ folder with passport.json and README.md, and ``ledger.parquet`` (row_key, conten
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from tokenizers import Tokenizer
-
-from transfer_learning.blocks import (
-    base_model,
-    checkpoint,
-    classification,
-    defaults,
-    model_folder,
-    numerics,
-    passport,
-    source_task,
-)
+from transfer_learning.blocks import checkpoint, classification, defaults, model_folder, numerics, passport, source_task
 from transfer_learning.blocks.adaptation import Adaptation
 from transfer_learning.blocks.head import TextClassifier
-from transfer_learning.blocks.language.borrowed_tokenizer import borrow
 from transfer_learning.blocks.language.corpus import Corpus, read_corpus
+from transfer_learning.blocks.language.examples import block_length, make_examples
 from transfer_learning.blocks.language.folder import write
-from transfer_learning.blocks.language.model import LanguageModel, from_base, from_scratch
-from transfer_learning.blocks.language.objectives import (
-    MASKED,
-    RANDOM,
-    Draw,
-    LanguageExamples,
-    PairedExamples,
-    frame_of,
-    learnable,
-    masked,
-    next_token,
-    perplexity,
-    vocabulary_of,
-)
-from transfer_learning.blocks.language.packing import Blocks, pack, refuse_less_than_one, token_lists
+from transfer_learning.blocks.language.objectives import LanguageExamples, perplexity
+from transfer_learning.blocks.language.packing import refuse_less_than_one
 from transfer_learning.blocks.language.pretraining import Plan, Pretraining, resolve
-from transfer_learning.blocks.language.replaced_token import ALL_HIDDEN, ReplacedExamples
-from transfer_learning.blocks.language.sentences import pair_up, sentence_lists
-from transfer_learning.blocks.language.tokenizer_training import train_tokenizer, wrapped
-from transfer_learning.blocks.rows import Rows, part_files, read_rows, refuse_one_class
-from transfer_learning.errors import BadInput, Stopped
+from transfer_learning.blocks.language.start import start_classifier, start_language
+from transfer_learning.blocks.rows import part_files, read_rows, refuse_one_class
 from transfer_learning.hashes import texts_digest
-from transfer_learning.settings import canonical_json
 from transfer_learning.specs import PretrainSpec, TaskSpec
-from transfer_learning.specs.architectures import FAMILIES
 from transfer_learning.stage import Inputs, Run
 
 ROLES = ("train", "unlabelled")
-
-M = TypeVar("M", LanguageModel, base_model.Base)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Started(Generic[M]):
-    """A model, and where its training goes on."""
-
-    model: M
-    identity: dict[str, str]
-    """What a checkpoint must share with this job: settings that decide the result, rows and base weights."""
-    snapshot: checkpoint.Snapshot | None
-    kept: dict[str, Any]
-    """What every checkpoint keeps: a tokenizer that was trained here."""
 
 
 def pretrain(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> dict[str, Any]:
@@ -104,14 +58,14 @@ def _learn_language(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> 
     corpus = read_corpus(folders, task, role=" and ".join(ROLES))
     run.numerics |= numerics.choose(spec.precision, run)
     rows = texts_digest(part_files(folders), task.texts())
-    start = _start_language(spec, inputs, corpus, rows, run)
+    start = start_language(spec, inputs, corpus, rows, run)
     notes = numerics.repeat(start.snapshot.facts["numerics"], run, spec.resume_elsewhere) if start.snapshot else []
     language = start.model
-    length = _block_length(spec, language)
+    length = block_length(spec, language)
     language.model.to(run.numerics["device"])
 
     def examples(documents: Corpus) -> LanguageExamples:
-        return _examples(spec, language, documents, length, run)
+        return make_examples(spec, language, documents, length, run)
 
     training = examples(corpus)
     if spec.sentences is None:
@@ -153,7 +107,7 @@ def _learn_labels(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> di
     labels = train.label_names
     classification.refuse_unknown_labels(validation, labels, task.label)
     run.numerics |= numerics.choose(spec.precision, run)
-    start = _start_classifier(spec, inputs, train, validation, run)
+    start = start_classifier(spec, inputs, train, validation, run)
     base = start.model
     notes = numerics.repeat(start.snapshot.facts["numerics"], run, spec.resume_elsewhere) if start.snapshot else []
     classifier = TextClassifier(base.model, len(labels), "architecture")
@@ -195,107 +149,6 @@ def _told(spec: PretrainSpec, inputs: Inputs, task: TaskSpec, run: Run) -> dict[
     if spec.tokenizer == "base":
         return known | {"tokenizer": base}
     return known | {"base": {**base, "license": passport.license_of(inputs["base"][0]) if inputs.get("base") else None}}
-
-
-def _start_language(spec: PretrainSpec, inputs: Inputs, corpus: Corpus, rows: str, run: Run) -> Started[LanguageModel]:
-    """Load the base with its language-model head, or build the architecture."""
-    if spec.architecture is None:
-        language = from_base(_base_of(inputs), spec.objective, spec.seed, spec.sentences)
-        identity = checkpoint.identity("pretrain", spec, rows, language.model)
-        return Started(language, identity, checkpoint.resume(run, identity), {})
-    identity = checkpoint.identity("pretrain", spec, rows)
-    snapshot, tokenizer, kept = _start_tokenizer(spec, inputs, corpus, identity, run)
-    return Started(from_scratch(spec, tokenizer, _positions(spec)), identity, snapshot, kept)
-
-
-def _start_classifier(
-    spec: PretrainSpec, inputs: Inputs, train: Rows, validation: Rows | None, run: Run
-) -> Started[base_model.Base]:
-    """Load the base with its head for the labels that it knows, since their task goes on, or build the architecture."""
-    rows = classification.rows_digest(train, validation)
-    if spec.architecture is None:
-        base = base_model.load_base(_base_of(inputs), train.label_names, "architecture", spec.seed)
-        identity = checkpoint.identity("pretrain", spec, rows, base.model)
-        return Started(base, identity, checkpoint.resume(run, identity), {})
-    identity = checkpoint.identity("pretrain", spec, rows)
-    snapshot, tokenizer, kept = _start_tokenizer(spec, inputs, Corpus(train, 0), identity, run)
-    return Started(source_task.from_scratch(spec, train.label_names, tokenizer, _positions(spec)), identity, snapshot, kept)
-
-
-def _base_of(inputs: Inputs) -> Path:
-    if not inputs.get("base"):
-        raise BadInput("NO_BASE", "there is nothing to continue from", "name a base model, or an architecture from scratch")
-    return inputs["base"][0]
-
-
-def _positions(spec: PretrainSpec) -> int:
-    """Return the longest input in tokens of an architecture from scratch."""
-    return max(FAMILIES[str(spec.architecture)].positions, spec.max_length or 0)
-
-
-def _start_tokenizer(
-    spec: PretrainSpec, inputs: Inputs, corpus: Corpus, identity: dict[str, str], run: Run
-) -> tuple[checkpoint.Snapshot | None, Any, dict[str, Any]]:
-    """Return where training goes on, the tokenizer from there or a new one, and what further checkpoints keep of it."""
-    architecture = str(spec.architecture)
-    if spec.tokenizer == "base":
-        if not inputs.get("base"):
-            raise BadInput("NO_BASE", "the tokenizer shall be that of the base model, and there is none", "name a base model")
-        tokenizer = borrow(inputs["base"][0], architecture)
-        known = canonical_json({"tokens": tokenizer.get_vocab(), "special": tokenizer.all_special_tokens})
-        identity["tokenizer"] = hashlib.sha256(known.encode()).hexdigest()
-        return checkpoint.resume(run, identity), tokenizer, {}
-    if inputs.get("base"):
-        what = f"architecture is {architecture!r}, which starts from scratch, and there is a base model"
-        raise BadInput("BAD_SETTING", what, "leave it out, or set tokenizer to 'base'")
-    snapshot = checkpoint.resume(run, identity)
-    if snapshot is None:
-        run.progress(phase="tokenizer", documents=len(corpus))
-        inner = train_tokenizer(architecture, corpus.documents, spec.vocab_size, _poll(run))
-    else:
-        inner = Tokenizer.from_str(snapshot.facts["tokenizer"])
-    return snapshot, wrapped(architecture, inner, _positions(spec)), {"tokenizer": inner.to_str()}
-
-
-def _block_length(spec: PretrainSpec, language: LanguageModel) -> int:
-    if spec.max_length is not None and spec.max_length > language.max_length:
-        what = f"max_length is {spec.max_length}, and the base model takes {language.max_length} tokens"
-        raise BadInput("BAD_SETTING", what, f"at most {language.max_length}")
-    return spec.max_length or language.max_length
-
-
-def _examples(spec: PretrainSpec, language: LanguageModel, corpus: Corpus, length: int, run: Run) -> LanguageExamples:
-    """Tokenise documents, lay them out as packed blocks or as pairs, and say what is predicted in them."""
-    run.progress(phase="tokens", documents=len(corpus))
-    tokenizer, frame, poll = language.tokenizer, frame_of(language), _poll(run)
-    device, precision = str(run.numerics["device"]), str(run.numerics["precision"])
-    if spec.sentences is not None:
-        pairs = pair_up(sentence_lists(tokenizer, corpus.documents(), poll), length, frame, spec.sentences, spec.seed)
-        blocks, draw = _masking(spec, language, pairs)
-        return PairedExamples(language, blocks, draw, device, precision)
-    blocks = pack(token_lists(tokenizer, corpus.documents(), poll), length, frame)
-    if language.causal:
-        return LanguageExamples(language, blocks, next_token(blocks), device, precision)
-    blocks, draw = _masking(spec, language, blocks)
-    if spec.objective == "replaced_token":
-        return ReplacedExamples(language, blocks, draw, device, precision, seed=spec.seed)
-    return LanguageExamples(language, blocks, draw, device, precision)
-
-
-def _masking(spec: PretrainSpec, language: LanguageModel, blocks: Blocks) -> tuple[Blocks, Draw]:
-    """Return the blocks with a token to mask, and how they are masked."""
-    vocabulary = vocabulary_of(language.tokenizer)
-    kept = learnable(blocks, vocabulary)
-    hidden = ALL_HIDDEN if spec.objective == "replaced_token" else (MASKED, RANDOM)
-    return kept, masked(kept, vocabulary, spec.masked_share, spec.seed, hidden)
-
-
-def _poll(run: Run) -> Callable[[], None]:
-    def poll() -> None:
-        if run.stop_requested:
-            raise Stopped("STOPPED before training — a retry resumes where the last checkpoint stands")
-
-    return poll
 
 
 def _has_parts(folder: Path) -> bool:
