@@ -30,7 +30,7 @@ from transfer_learning.blocks import (
     passport,
 )
 from transfer_learning.blocks.adaptation import Adaptation
-from transfer_learning.blocks.choice import settle
+from transfer_learning.blocks.choice import Choice, settle
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.replay import Mixture, mix
@@ -68,7 +68,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     base = _load(folder, labels, plan.pooling, spec, new_head=passport.is_of_source_task(made))
     classifier = TextClassifier(base.model, len(labels), plan.pooling, normalize=spec.normalize, layer=spec.layer)
     classifier.to(run.numerics["device"])
-    data, max_length = classification.tokenized(spec, base, classifier, train, validation, labels)
+    data, length = classification.tokenized(spec, base, classifier, train, validation, labels)
     if inputs.get("features"):
         data = dataclasses.replace(data, features=_features(inputs["features"], classifier, train, validation, run))
 
@@ -87,25 +87,15 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
 
     metrics = classification.metrics(adaptation, data, time.monotonic() - started) | {"trained_weights": trained}
     told = {
-        **passport.facts("fine_tune", asked, task, run),
-        "strategy": spec.strategy,
-        **({"choice": choice.to_dict()} if choice else {}),
-        "replay": dict(run.facts.get("replay") or {}) or None,
-        "preprocessing": {"truncation": "longest_first", "padding_multiple": 8, "pairs": task.text_pair is not None},
-        "base": {**(run.facts.get("base") or {}), "license": passport.license_of(folder), "head_labels": base.head_labels},
-        "settings": passport.settings(spec, plan, max_length, mixture),
+        **_told(asked, spec.strategy, choice, base, inputs, run),
+        "settings": passport.settings(spec, plan, length, mixture),
         "label_counts": passport.label_counts(train, validation),
         "metrics": metrics,
         "frozen": passport.digest(frozen),
         "notes": notes,
     }
     published = model_folder.Published(
-        classifier=classifier,
-        tokenizer=base.tokenizer,
-        labels=labels,
-        max_length=max_length,
-        frozen=frozenset(frozen),
-        passport=told,
+        classifier=classifier, tokenizer=base.tokenizer, labels=labels, max_length=length, frozen=frozenset(frozen), passport=told
     )
     model_folder.write(out / "model", published)
     model_folder.write_ledger(out / "ledger.parquet", [train, *([validation] if validation else [])])
@@ -189,6 +179,22 @@ def _freeze(classifier: TextClassifier, spec: FineTuneSpec, plan: defaults.Plan)
     freezing.freeze_below(classifier, lowest)
     frozen = freezing.frozen_hashes(classifier)
     return {name: digest for name, digest in frozen.items() if not (spec.lora_merge and lora.ADAPTED in name)}
+
+
+def _told(
+    spec: FineTuneSpec, strategy: str, choice: Choice | None, base: base_model.Base, inputs: Inputs, run: Run
+) -> dict[str, Any]:
+    """Return the part of the passport that was known before training; ``strategy`` is what ``auto`` chose."""
+    task = spec.task or TaskSpec()
+    license_of_base = passport.license_of(inputs["base"][0])
+    return {
+        **passport.facts("fine_tune", spec, task, run),
+        "strategy": strategy,
+        **({"choice": choice.to_dict()} if choice else {}),
+        "replay": dict(run.facts.get("replay") or {}) or None,
+        "preprocessing": {"truncation": "longest_first", "padding_multiple": 8, "pairs": task.text_pair is not None},
+        "base": {**(run.facts.get("base") or {}), "license": license_of_base, "head_labels": base.head_labels},
+    }
 
 
 def _prove(classifier: TextClassifier, frozen: dict[str, str]) -> None:
