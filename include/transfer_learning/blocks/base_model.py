@@ -10,12 +10,12 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
-from torch import nn
-from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging as library_logging
 
-from transfer_learning.blocks import adapter_folder
+from transfer_learning.blocks import adapter_folder, base_head
 from transfer_learning.blocks.backbone import architecture_of
+from transfer_learning.blocks.base_tokenizer import load_tokenizer, longest_input
 from transfer_learning.blocks.model_folder import PASSPORT
 from transfer_learning.blocks.safe_loading import check_configs, check_files, check_keys, count_weights
 from transfer_learning.errors import BadInput, one_line
@@ -85,7 +85,7 @@ def untrained(folder: Path, seed: int, labels: Sequence[str] = (), pooling: str 
     check_files(folder)
     _set_labels(config, labels)
     loader = _loader(pooling)
-    _refuse_inflated(loader, config, adapter_folder.weights_of(folder), _is_head)
+    _refuse_inflated(loader, config, adapter_folder.weights_of(folder), base_head.is_head)
     torch.manual_seed(seed)
     return _with_tokenizer(folder, loader.from_config(config, dtype=torch.float32), [])
 
@@ -169,7 +169,7 @@ def check_weights(folder: Path) -> None:
 def _load_model(folder: Path, config: Any, labels: list[str], known: list[str], pooling: str, seed: int) -> tuple[Any, list[str]]:
     _set_labels(config, labels)
     wants_head = pooling == "architecture"
-    model, report = load_weights(_loader(pooling), folder, config, seed, _is_head)
+    model, report = load_weights(_loader(pooling), folder, config, seed, base_head.is_head)
     fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if not wants_head or (known == labels and not fresh):
         return model, labels if wants_head else []
@@ -177,9 +177,9 @@ def _load_model(folder: Path, config: Any, labels: list[str], known: list[str], 
     shared = [label for label in labels if label in known]
     inner = {key for key in fresh if not key.startswith(f"{output}.")}
     if shared and not inner and f"{output}.weight" not in report["missing_keys"]:
-        _grow_head(model, folder, output, known, labels, seed)
+        base_head.grow(model, folder, output, known, labels, seed)
         return model, shared
-    _start_head(model, seed, pretrained_pooler=not any("pooler" in key for key in fresh))
+    base_head.start(model, seed, pretrained_pooler=not any("pooler" in key for key in fresh))
     return model, []
 
 
@@ -288,106 +288,6 @@ def _account_for_keys(folder: Path, model: PreTrainedModel, report: dict[str, An
             "use weights and config.json of the same model",
             file=folder,
         )
-
-
-def _is_head(key: str, model: Any) -> bool:
-    """Whether a key belongs to the classification head, or to a pooler, which stands above the last block."""
-    inner = key.removeprefix(f"{model.base_model_prefix}.")
-    return inner.startswith("pooler.") or key.startswith(architecture_of(model.config).head_keys)
-
-
-def _start_head(model: Any, seed: int, *, pretrained_pooler: bool) -> None:
-    """Initialise the head from scratch, but for a pooler that the base brings."""
-    generator = torch.Generator().manual_seed(seed)
-    scale = float(getattr(model.config, "initializer_range", 0.02))
-    keep = (f"{model.base_model_prefix}.pooler.",) if pretrained_pooler else ()
-    for name, parameter in model.named_parameters():
-        if _is_head(name, model) and not name.startswith(keep or ("\0",)):
-            nn.init.normal_(parameter, std=scale, generator=generator) if parameter.ndim > 1 else nn.init.zeros_(parameter)
-
-
-def _grow_head(model: Any, folder: Path, output: str, known: list[str], labels: list[str], seed: int) -> None:
-    """Give each label that the base's head knows its own row of weights, by name, and each new one a row from scratch."""
-    new = [place for place, label in enumerate(labels) if label not in known]
-    generator = torch.Generator().manual_seed(seed)
-    scale = float(getattr(model.config, "initializer_range", 0.02))
-    with torch.no_grad():
-        for name, parameter in model.get_submodule(output).named_parameters():
-            stored = _stored_tensor(folder, f"{output}.{name}")
-            rows = [stored[known.index(label)] if label in known else torch.zeros_like(stored[0]) for label in labels]
-            parameter.copy_(torch.stack(rows))
-            if parameter.ndim > 1 and new:
-                parameter[new] = torch.randn(len(new), parameter.shape[1], generator=generator) * scale
-
-
-def _stored_tensor(folder: Path, name: str) -> torch.Tensor:
-    """Return one tensor of the files, fp32."""
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as weights:
-            for key in (name, f"{adapter_folder.PREFIX}{name}"):
-                if key in weights.keys():  # noqa: SIM118 - not a dict
-                    return weights.get_tensor(key).float()  # type: ignore[no-any-return]
-    raise BadInput("WRONG_KEYS", f"there is no tensor {name!r}", "copy the model again", file=folder)
-
-
-def load_tokenizer(folder: Path, model: Any, *, pads_with_end: bool = False) -> Any:
-    """Return the folder's tokenizer.
-
-    Args:
-        folder: of the model.
-        model: whose tokenizer it is.
-        pads_with_end: a tokenizer without a padding token pads with its end-of-text token, as GPT-2's does.
-
-    Raises:
-        BadInput: it cannot be loaded, knows no word, or has more tokens than the model embeds.
-    """
-    tokenizer = read_tokenizer(folder, model.config, pads_with_end=pads_with_end)
-    if tokenizer.pad_token_id is None:
-        raise _unusable(folder)
-    embeddings = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > embeddings:
-        raise BadInput(
-            "TOKENIZER",
-            f"the tokenizer has {len(tokenizer)} tokens and the model embeds {embeddings}",
-            "use the tokenizer the model was trained with",
-            file=folder,
-        )
-    return tokenizer
-
-
-def read_tokenizer(folder: Path, config: Any, *, pads_with_end: bool) -> Any:
-    """Return the folder's tokenizer, whatever model it is for.
-
-    Args:
-        folder: of a model.
-        config: that model's.
-        pads_with_end: as of ``load_tokenizer``.
-
-    Raises:
-        BadInput: it cannot be loaded, or knows no word.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
-        if pads_with_end and tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
-            tokenizer.pad_token = tokenizer.eos_token
-        knows_words = len(tokenizer) > len(tokenizer.all_special_tokens)
-    except Exception as error:  # the library raises whatever the file made it stumble over
-        raise BadInput(
-            "TOKENIZER", f"cannot be loaded: {one_line(str(error))[:200]}", "add the model's tokenizer files", file=folder
-        ) from None
-    if not knows_words:
-        raise _unusable(folder)
-    return tokenizer
-
-
-def _unusable(folder: Path) -> BadInput:
-    return BadInput("TOKENIZER", "has no vocabulary or no padding token", "add the model's tokenizer files", file=folder)
-
-
-def longest_input(model: Any, tokenizer: Any, reserved: int) -> int:
-    """Return the longest input in tokens that model and tokenizer can, a multiple of 8; ``reserved`` positions are no token's."""
-    positions = int(model.config.max_position_embeddings) - reserved
-    return int(min(positions, tokenizer.model_max_length)) // 8 * 8
 
 
 def _brief(error: Exception) -> str:

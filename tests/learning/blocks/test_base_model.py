@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from learning.tiny_model import CONFIGS, END, write_base, write_tokenizer
-from transfer_learning.blocks.backbone import architecture_of
+from learning.tiny_model import write_base, write_tokenizer
 from transfer_learning.blocks.base_model import load_base
 from transfer_learning.errors import BadInput
 
@@ -116,70 +115,8 @@ def test_a_pretraining_head_is_left_behind(tmp_path: Path) -> None:
     assert not load_base(folder, LABELS, "architecture", seed=0).head_labels
 
 
-def test_the_head_is_a_function_of_the_seed(tmp_path: Path) -> None:
-    folder = write_base(tmp_path / "base")
-
-    first, again, other = (load_base(folder, LABELS, "architecture", seed).model.classifier.weight for seed in (1, 1, 2))
-
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-@pytest.mark.parametrize("kind", sorted(CONFIGS))
-@pytest.mark.parametrize("labels", [LABELS, LABELS[::-1], [*LABELS, "new"], ["new", LABELS[1]]])
-def test_a_trained_head_is_kept_by_the_names_of_its_labels(tmp_path: Path, kind: str, labels: list[str]) -> None:
-    trained = load_base(write_base(tmp_path / "base", kind), LABELS, "architecture", seed=3).model
-    trained.save_pretrained(tmp_path / "published")
-    write_tokenizer(tmp_path / "published", kind=kind)
-
-    base = load_base(tmp_path / "published", labels, "architecture", seed=4)
-
-    assert base.head_labels == [label for label in labels if label in LABELS]
-    output = architecture_of(trained.config).output
-    before, after = (dict(model.get_submodule(output).named_parameters()) for model in (trained, base.model))
-    for place, label in enumerate(labels):
-        for name, weights in after.items():
-            old = before[name][LABELS.index(label)] if label in LABELS else None
-            assert torch.equal(weights[place], old) if old is not None else (weights.ndim == 1 or weights[place].any())
-    changed = [
-        n for n, w in trained.named_parameters() if not n.startswith(output) and not torch.equal(w, base.model.get_parameter(n))
-    ]
-    assert not changed
-
-
-def test_a_tokenizer_without_padding_pads_behind_the_text_with_its_end_token(tmp_path: Path) -> None:
-    folder = write_base(tmp_path / "base", "gpt2")
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "left"}))
-
-    base = load_base(folder, LABELS, "architecture", seed=0)
-
-    assert (base.tokenizer.pad_token, base.tokenizer.padding_side) == (END, "right")
-    assert base.model.config.pad_token_id == base.tokenizer.eos_token_id
-    assert len(base.tokenizer) == base.model.config.vocab_size
-
-
 def test_the_masks_that_older_gpt2_files_hold_are_no_weights(tmp_path: Path) -> None:
     folder = write_base(tmp_path / "base", "gpt2")
     change_weights(lambda weights: weights.update({"h.0.attn.bias": torch.ones(1, 1, 48, 48).tril()}))(folder)
 
     assert not load_base(folder, LABELS, "mean", seed=0).head_labels
-
-
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_a_head_that_knows_none_of_the_labels_starts_anew(tmp_path: Path, kind: str) -> None:
-    model = load_base(write_base(tmp_path / "base", kind), LABELS, "architecture", seed=3).model
-    model.save_pretrained(tmp_path / "published")
-    write_tokenizer(tmp_path / "published")
-
-    base = load_base(tmp_path / "published", ["maybe", "never"], "architecture", seed=4)
-
-    assert base.head_labels == []
-    for name, weights in base.model.classifier.named_parameters():
-        assert weights.ndim == 1 or not torch.equal(weights, model.classifier.get_parameter(name))
-
-
-def test_the_longest_input_is_a_multiple_of_eight_that_positions_allow(tmp_path: Path) -> None:
-    lengths = [load_base(write_base(tmp_path / kind, kind), LABELS, "mean", seed=0).max_length for kind in ("bert", "roberta")]
-
-    assert lengths == [48, 48]

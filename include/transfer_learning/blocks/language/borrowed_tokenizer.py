@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transfer_learning.blocks.base_model import quiet_library, read_any_config, read_tokenizer
+from transfer_learning.blocks.base_model import quiet_library, read_any_config
+from transfer_learning.blocks.base_tokenizer import read_tokenizer
 from transfer_learning.errors import BadInput
 
 READS_BOTH_SIDES = {"pad": "padding", "cls": "classification", "sep": "separator", "mask": "mask"}

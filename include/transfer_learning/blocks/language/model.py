@@ -12,8 +12,9 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining
 
 from transfer_learning.blocks.backbone import attention_dropout
-from transfer_learning.blocks.base_model import check_weights, load_tokenizer, load_weights, longest_input, quiet_library
+from transfer_learning.blocks.base_model import check_weights, load_weights, quiet_library
 from transfer_learning.blocks.base_model import read_any_config as read_config
+from transfer_learning.blocks.base_tokenizer import load_tokenizer, longest_input
 from transfer_learning.blocks.language.generator import GENERATOR, add_generator
 from transfer_learning.blocks.safe_loading import check_files
 from transfer_learning.errors import BadInput
