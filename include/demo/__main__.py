@@ -210,8 +210,8 @@ def compare(stage: Stage, conf: dict[str, Any]) -> None:
     stage.api.unpause(story.COMPARISON)
     logs, check = stage.home.folder / "logs", stage.processes.check
     story.run_to_end(stage.api, conf, "comparison", logs, check, dag=story.COMPARISON)
-    folder = stage.folder / "comparison"
-    print(f"\n{report.fetch_comparisons(Store.open(ROOT, s3_client=stage.s3.client()), folder)}\nPicture: {folder}", flush=True)
+    tables, pictures = report.fetch_comparisons(Store.open(ROOT, s3_client=stage.s3.client()), stage.folder / "comparison")
+    print("\n".join(["", tables, *(f"Picture: {path}" for path in pictures)]), flush=True)
 
 
 def keep_up(stage: Stage) -> None:

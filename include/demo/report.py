@@ -90,9 +90,9 @@ def table(runs: Sequence[RunFigures]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
-def fetch_comparisons(store: Store, folder: Path) -> str:
-    """Write the tables and pictures of all comparisons into a folder, and return the tables."""
-    tables = []
+def fetch_comparisons(store: Store, folder: Path) -> tuple[str, list[Path]]:
+    """Write the tables and pictures of all comparisons into a folder; return the tables, and where the pictures are."""
+    tables, pictures = [], []
     for info in store.objects.list("models/"):
         _, _, kind, *rest = info.key.split("/")
         if kind == "comparisons":
@@ -101,7 +101,8 @@ def fetch_comparisons(store: Store, folder: Path) -> str:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(store.objects.get(info.key).data)
             tables += [path.read_text(encoding="utf-8")] if path.suffix == ".md" else []
-    return "\n".join(tables)
+            pictures += [path] if path.suffix == ".png" else []
+    return "\n".join(tables), pictures
 
 
 def in_words(runs: Sequence[RunFigures], champion: int | None) -> str:
