@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 
 from airflow_task import Task
 from airflow_transfer_learning.operators import FeatureExtractOperator, PullDatasetOperator
-from tiny_pipeline import headlines, write_csv
+from tiny_pipeline import ROLES, headlines, write_csv
 from transfer_learning.store import Store
 
-ROLES = {"text": "headline", "label": "topic", "id": "id"}
 EXACT = {"precision": "fp32"}
 ROWS = headlines(60, seed=1)
 

@@ -9,6 +9,8 @@ WORDS = {
     "sport": ["cup", "goal", "match", "team", "coach", "final", "league", "win"],
 }
 COMMON = ["the", "a", "to", "of", "new", "for", "in", "after"]
+ROLES = {"text": "headline", "label": "topic", "id": "id"}
+"""Of the columns of ``headlines``."""
 
 
 def write_base(folder: Path) -> str:

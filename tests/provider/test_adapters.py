@@ -6,38 +6,29 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_task import Task
-from airflow_transfer_learning.operators import (
-    EvaluateOperator,
-    FeatureExtractOperator,
-    FineTuneOperator,
-    PromoteOperator,
-    PullDatasetOperator,
-)
-from tiny_pipeline import headlines, write_base, write_csv
+from airflow_transfer_learning.operators import FeatureExtractOperator, PromoteOperator
+from tiny_pipeline import headlines
+from training_pipeline import Pipeline
 from transfer_learning.store.retention import prune
 
 LORA = {"strategy": "lora", "epochs": 8, "backbone_lr": 0.01, "head_lr": 0.01}
 ALONE = LORA | {"lora_merge": False}
 
 
-class Pipeline:
-    """One dataset, one base, and the operators on them."""
+class Adapters(Pipeline):
+    """What its operators return."""
 
     def __init__(self, folder):
-        spec = {"name": "news", "source": write_csv(folder / "news.csv", headlines(160, seed=1)), "split": {"test": 0.5}}
-        spec |= {"task": {"text": "headline", "label": "topic", "id": "id"}}
-        self.base = write_base(folder / "base")
-        self.dataset, _ = Task().run(PullDatasetOperator(task_id="pull", spec=spec))
+        super().__init__(folder, headlines(160, seed=1))
 
     def fine_tune(self, spec, **options):
-        complete = {"task_id": "train", "spec": spec, "dataset": self.dataset, "model": "news", "base": self.base}
-        return Task().run(FineTuneOperator(**complete | options))[0]
+        return Task().run(super().fine_tune(spec=spec, **options))[0]
 
     def evaluate(self, candidate):
-        return Task().run(EvaluateOperator(task_id="evaluate", spec={}, candidate=candidate, dataset=self.dataset))[0]
+        return Task().run(super().evaluate(candidate))[0]
 
 
-class Live(Pipeline):
+class Live(Adapters):
     """Adapters alone are the live version; the same training merged is another one."""
 
     def __init__(self, folder):
@@ -114,7 +105,7 @@ def test_their_base_is_not_pruned_under_them(pipeline, store):
 
 
 def test_a_base_that_is_another_or_gone_is_one_clear_line(store, tmp_path):
-    pipeline = Pipeline(tmp_path)
+    pipeline = Adapters(tmp_path)
     adapters = pipeline.fine_tune(ALONE, model="lost")
 
     (tmp_path / "base" / "vocab.txt").write_text("more")

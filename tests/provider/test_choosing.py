@@ -4,29 +4,14 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_task import Task
-from airflow_transfer_learning.operators import EvaluateOperator, FineTuneOperator, PlanOperator, PullDatasetOperator
+from airflow_transfer_learning.operators import PlanOperator
 from airflow_transfer_learning.operators.base import jobs
-from tiny_pipeline import headlines, write_base, write_csv
+from tiny_pipeline import headlines
+from training_pipeline import Pipeline
 from transfer_learning.errors import HostOutOfMemory
 from transfer_learning.specs import FineTuneSpec
 
 AUTO = {"strategy": "auto", "epochs": 4, "backbone_lr": 0.005}
-
-
-class Pipeline:
-    """One dataset, one base, and a version that ``auto`` made of them."""
-
-    def __init__(self, folder):
-        self.base = write_base(folder / "base")
-        roles = {"text": "headline", "label": "topic", "id": "id"}
-        source = write_csv(folder / "news.csv", headlines(160, seed=1, noise=0.2))
-        spec = {"name": "news", "source": source, "task": roles, "split": {"test": 0.5}}
-        self.dataset, _ = Task().run(PullDatasetOperator(task_id="pull", spec=spec))
-        self.model, _ = Task().run(self.fine_tune())
-
-    def fine_tune(self, **options):
-        complete = {"task_id": "train", "spec": AUTO, "dataset": self.dataset, "model": "news", "base": self.base}
-        return FineTuneOperator(**complete | options)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +21,10 @@ def store(shared_store):
 
 @pytest.fixture(scope="module")
 def pipeline(store, tmp_path_factory):
-    return Pipeline(tmp_path_factory.mktemp("pipeline"))
+    """One version that ``auto`` made."""
+    made = Pipeline(tmp_path_factory.mktemp("pipeline"), headlines(160, seed=1, noise=0.2), AUTO)
+    made.model, _ = Task().run(made.fine_tune())
+    return made
 
 
 @pytest.fixture
@@ -61,9 +49,7 @@ def test_the_manifest_tells_the_choice(pipeline, store):
 
 
 def test_the_verdict_gives_the_reasons(pipeline, store):
-    operator = EvaluateOperator(task_id="evaluate", spec={}, candidate=pipeline.model, dataset=pipeline.dataset)
-
-    verdict, _ = Task().run(operator)
+    verdict, _ = Task().run(pipeline.evaluate(pipeline.model))
 
     (told,) = [sentence for sentence in verdict["sentences"] if "auto" in sentence]
     sentences = store.models.manifest("news", pipeline.model["version"])["facts"]["choice"]["sentences"]

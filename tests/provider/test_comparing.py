@@ -5,37 +5,22 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_task import Task
-from airflow_transfer_learning.operators import (
-    CompareOperator,
-    EvaluateOperator,
-    FeatureExtractOperator,
-    FineTuneOperator,
-    PullDatasetOperator,
-)
-from tiny_pipeline import headlines, write_base, write_csv
+from airflow_transfer_learning.operators import CompareOperator, FeatureExtractOperator
+from tiny_pipeline import headlines
+from training_pipeline import Pipeline
 from transfer_learning.refs import ComparisonRef
 
 PROBE = {"strategy": "linear_probe"}
 
 
-class Candidates:
-    """One dataset, one base, and three candidates with their verdicts."""
+class Candidates(Pipeline):
+    """Three candidates with their verdicts."""
 
     def __init__(self, folder):
-        spec = {"name": "news", "source": write_csv(folder / "news.csv", headlines(160, seed=1)), "split": {"test": 0.5}}
-        spec |= {"task": {"text": "headline", "label": "topic", "id": "id"}}
-        self.dataset, _ = Task().run(PullDatasetOperator(task_id="pull", spec=spec))
-        self.base = write_base(folder / "base")
+        super().__init__(folder, headlines(160, seed=1))
         settings = [PROBE | {"train_rows": 8}, PROBE | {"train_rows": 40}, PROBE | {"train_rows": 8, "init_from": "scratch"}]
-        self.models = [Task().run(self.fine_tune(spec))[0] for spec in settings]
+        self.models = [Task().run(self.fine_tune(spec=spec))[0] for spec in settings]
         self.verdicts = [Task().run(self.evaluate(model))[0] for model in self.models]
-
-    def fine_tune(self, spec, **options):
-        named = {"task_id": "train", "model": "news", "base": self.base, "dataset": self.dataset}
-        return FineTuneOperator(spec=spec, **named | options)
-
-    def evaluate(self, candidate):
-        return EvaluateOperator(task_id="evaluate", spec={}, candidate=candidate, dataset=self.dataset)
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +108,11 @@ def test_features_are_those_of_a_base_that_has_learned(candidates):
     features, _ = Task().run(
         FeatureExtractOperator(task_id="extract", spec=spec, dataset=candidates.dataset, base=candidates.base)
     )
-    found, _ = Task().run(candidates.fine_tune(PROBE | {"train_rows": 8}, features=features))
+    found, _ = Task().run(candidates.fine_tune(spec=PROBE | {"train_rows": 8}, features=features))
 
     assert found["version"] == 1
     with pytest.raises(AirflowFailException, match="^BAD_SETTING features are those of the base model's weights, and init_from"):
-        Task().run(candidates.fine_tune(PROBE | {"init_from": "scratch"}, features=features))
+        Task().run(candidates.fine_tune(spec=PROBE | {"init_from": "scratch"}, features=features))
 
 
 def test_a_draw_from_features_is_that_from_texts(candidates, store):
@@ -135,7 +120,7 @@ def test_a_draw_from_features_is_that_from_texts(candidates, store):
     features, _ = Task().run(
         FeatureExtractOperator(task_id="extract", spec=spec, dataset=candidates.dataset, base=candidates.base)
     )
-    drawn, _ = Task().run(candidates.fine_tune(PROBE | {"train_rows": 8}, features=features, force=True))
+    drawn, _ = Task().run(candidates.fine_tune(spec=PROBE | {"train_rows": 8}, features=features, force=True))
 
     def weights(version):
         files = store.models.manifest("news", version)["files"]
@@ -148,4 +133,4 @@ def test_more_rows_than_there_are_is_one_clear_line(candidates):
     rows = candidates.dataset["splits"]["train"]
 
     with pytest.raises(AirflowFailException, match=f"^TOO_FEW_ROWS train_rows is {rows + 1}, and there are {rows} — take fewer"):
-        Task().run(candidates.fine_tune(PROBE | {"train_rows": rows + 1}))
+        Task().run(candidates.fine_tune(spec=PROBE | {"train_rows": rows + 1}))

@@ -5,8 +5,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_task import Task
-from airflow_transfer_learning.operators import EvaluateOperator, FineTuneOperator, PromoteOperator, PullDatasetOperator
-from tiny_pipeline import headlines, write_base, write_csv
+from airflow_transfer_learning.operators import PromoteOperator
+from tiny_pipeline import headlines
+from training_pipeline import Pipeline
 from transfer_learning.errors import BadInput
 from transfer_learning.store.datasets import DatasetStore
 
@@ -25,28 +26,19 @@ def without(digest):
     return fetch_others
 
 
-class Nights:
+class Nights(Pipeline):
     """A first night with its champion, and the rows of a second one."""
 
     def __init__(self, folder):
-        self.folder, self.base = folder, write_base(folder / "base")
-        self.first = self.pull(headlines(120, seed=1))
+        super().__init__(folder, headlines(120, seed=1))
+        self.first = self.dataset
         self.champion, _ = Task().run(self.fine_tune(self.first))
-        verdict, _ = Task().run(self.evaluate(self.champion, self.first))
+        verdict, _ = Task().run(self.evaluate(self.champion, dataset=self.first))
         Task().run(PromoteOperator(task_id="promote", verdict=verdict))
         self.second = self.pull(headlines(40, seed=2, first_id=1000))
 
-    def pull(self, rows):
-        spec = {"name": "news", "source": write_csv(self.folder / "news.csv", rows), "split": {"test": 0.5}}
-        spec |= {"task": {"text": "headline", "label": "topic", "id": "id"}}
-        return Task().run(PullDatasetOperator(task_id="pull", spec=spec))[0]
-
     def fine_tune(self, dataset, settings=None, **options):
-        named = {"task_id": "train", "model": "news", "base": self.base, "dataset": dataset}
-        return FineTuneOperator(spec=QUICK | (settings or {}), **named | options)
-
-    def evaluate(self, candidate, dataset):
-        return EvaluateOperator(task_id="evaluate", spec={}, candidate=candidate, dataset=dataset)
+        return super().fine_tune(dataset=dataset, spec=QUICK | (settings or {}), **options)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +53,7 @@ def nights(store, tmp_path_factory):
 
 def test_a_night_on_new_rows_replays_older_ones_and_shows_what_became_of_the_champions_test_rows(nights, store, tmp_path):
     candidate, _ = Task().run(nights.fine_tune(nights.second, {"replay": 0.5}, replay=nights.first))
-    Task().run(nights.evaluate(candidate, nights.second))
+    Task().run(nights.evaluate(candidate, dataset=nights.second))
 
     manifest = store.models.manifest("news", candidate["version"])
     assert manifest["facts"]["base"]["uri"] == "model://news@1"
@@ -88,7 +80,7 @@ def test_a_snapshot_that_is_gone_costs_the_slice_and_nothing_else(nights, store,
     candidate, _ = Task().run(nights.fine_tune(nights.second, {"seed": 1}))
     monkeypatch.setattr("transfer_learning.store.datasets.DatasetStore.fetch", without(nights.first["digest"]))
 
-    Task().run(nights.evaluate(candidate, nights.second))
+    Task().run(nights.evaluate(candidate, dataset=nights.second))
 
     assert store.evaluations.read("news", candidate["version"])[0]["slices"] == []
 

@@ -9,8 +9,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow_env import REPOSITORY
 from airflow_task import Task
 from airflow_transfer_learning.operators.base import jobs
-from feature_workplace import EXACT, ROLES, ROWS, Workplace
-from tiny_pipeline import headlines, write_base
+from feature_workplace import EXACT, ROWS, Workplace
+from tiny_pipeline import ROLES, headlines, write_base
 from transfer_learning.errors import BadInput, StoreUnreachable
 from transfer_learning.store.features import FeatureStore
 

@@ -16,7 +16,7 @@ from airflow_transfer_learning.operators import (
     PretrainOperator,
     PullDatasetOperator,
 )
-from tiny_pipeline import headlines, write_base, write_csv
+from tiny_pipeline import ROLES, headlines, write_base, write_csv
 
 SCRATCH = {
     "architecture": "bert",
@@ -39,7 +39,7 @@ class Workplace:
         self.pulled = {
             "name": "news",
             "source": write_csv(folder / "news.csv", self.rows()),
-            "task": {"text": "headline", "label": "topic", "id": "id"},
+            "task": ROLES,
             "split": {"test": 0.4, "validation": 0.1},
             "unlabelled": "keep",
         }

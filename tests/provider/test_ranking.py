@@ -4,19 +4,18 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_task import Task
-from airflow_transfer_learning.operators import FineTuneOperator, PlanOperator, PullDatasetOperator, RankBasesOperator
+from airflow_transfer_learning.operators import PlanOperator, RankBasesOperator
 from airflow_transfer_learning.operators.rank import table
-from tiny_pipeline import headlines, write_base, write_csv
+from tiny_pipeline import headlines, write_base
+from training_pipeline import Pipeline
 
 
-class Pipeline:
-    """One dataset, two bases, and their ranking."""
+class Ranked(Pipeline):
+    """A second base, and the ranking of both."""
 
     def __init__(self, folder):
-        roles = {"text": "headline", "label": "topic", "id": "id"}
-        spec = {"name": "news", "source": write_csv(folder / "news.csv", headlines(120, seed=1)), "task": roles}
-        self.dataset, _ = Task().run(PullDatasetOperator(task_id="pull", spec=spec | {"split": {"test": 0.5}}))
-        self.bases = [write_base(folder / name) for name in ("one", "other")]
+        super().__init__(folder, headlines(120, seed=1))
+        self.bases = [self.base, write_base(folder / "other")]
         self.task = Task()
         self.found, _ = self.task.run(self.rank())
 
@@ -31,7 +30,7 @@ def store(shared_store):
 
 @pytest.fixture(scope="module")
 def pipeline(store, tmp_path_factory):
-    return Pipeline(tmp_path_factory.mktemp("pipeline"))
+    return Ranked(tmp_path_factory.mktemp("pipeline"))
 
 
 def test_the_best_base_comes_first_and_is_pinned(pipeline):
@@ -68,7 +67,7 @@ def test_a_plan_and_a_training_take_the_best_base_as_it_is(pipeline):
     best = pipeline.found["best"]["base"]
 
     plan, _ = Task(params={"best": best}).run(PlanOperator(task_id="plan", model="news", base="{{ params.best }}"))
-    operator = FineTuneOperator(task_id="train", spec={}, dataset=pipeline.dataset, model="news", base="{{ params.best }}")
+    operator = pipeline.fine_tune(base="{{ params.best }}")
 
     assert plan["base"] == best
     assert Task(params={"best": best}).render(operator).base == best

@@ -8,14 +8,9 @@ from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_task import Task
-from airflow_transfer_learning.operators import (
-    EvaluateOperator,
-    FineTuneOperator,
-    PlanOperator,
-    PromoteOperator,
-    PullDatasetOperator,
-)
-from tiny_pipeline import headlines, write_base, write_csv
+from airflow_transfer_learning.operators import PlanOperator, PromoteOperator
+from tiny_pipeline import headlines, write_base
+from training_pipeline import Pipeline
 from transfer_learning.errors import HostOutOfMemory
 
 QUICK = {"epochs": 8, "backbone_lr": 0.005}
@@ -40,25 +35,16 @@ class Broken(BaseNotifier):
         raise ConnectionError("no answer")
 
 
-class Pipeline:
-    """One dataset, one base, and the operators on them."""
+class Trained(Pipeline):
+    """A first version is trained."""
 
     def __init__(self, folder):
-        source = write_csv(folder / "news.csv", headlines(160, seed=1))
-        self.base = write_base(folder / "base")
-        task = {"text": "headline", "label": "topic", "id": "id"}
-        spec = {"name": "news", "source": source, "task": task, "split": {"test": 0.5}}
-        self.dataset, _ = Task().run(PullDatasetOperator(task_id="pull", spec=spec))
+        super().__init__(folder, headlines(160, seed=1), QUICK)
         self.task = Task()
         self.model, _ = self.task.run(self.fine_tune())
 
-    def fine_tune(self, **options):
-        complete = {"task_id": "train", "spec": QUICK, "dataset": self.dataset, "model": "news", "base": self.base}
-        return FineTuneOperator(**complete | options)
-
     def evaluate(self, **options):
-        complete = {"task_id": "evaluate", "spec": {}, "candidate": self.model, "dataset": self.dataset}
-        return EvaluateOperator(**complete | options)
+        return super().evaluate(self.model, **options)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +54,7 @@ def store(shared_store):
 
 @pytest.fixture(scope="module")
 def pipeline(store, tmp_path_factory):
-    return Pipeline(tmp_path_factory.mktemp("pipeline"))
+    return Trained(tmp_path_factory.mktemp("pipeline"))
 
 
 def everything(store):

@@ -10,8 +10,8 @@ from airflow_task import Task
 from airflow_transfer_learning.operators import EvaluateOperator, FineTuneOperator
 from airflow_transfer_learning.operators.base import jobs
 from airflow_transfer_learning.operators.stored_features import stand_for
-from feature_workplace import EXACT, ROLES, Workplace
-from tiny_pipeline import headlines, write_base
+from feature_workplace import EXACT, Workplace
+from tiny_pipeline import ROLES, headlines, write_base
 from transfer_learning.errors import HostOutOfMemory
 from transfer_learning.specs import FeatureSpec, FineTuneSpec
 
