@@ -159,6 +159,9 @@ class Adaptation:
 
         def poll(number: int, so_far: Callable[[], torch.Tensor]) -> None:
             self.run.progress(phase="features", step=number, steps=len(batches))
+            if number == 0:
+                self._checkpoints.end_if_asked()
+                return
             self._checkpoints.poll(number, lambda: self._snapshot_of("features", {"features": {"partial": so_far()}}))
 
         with self.forward.arithmetic():

@@ -66,8 +66,8 @@ def extract(
     Args:
         compute: from row numbers to one result for each.
         batches: every row once.
-        poll: called before each batch with the number of batches done and what returns the results so far; what it raises ends
-            the extraction.
+        poll: called before each batch with the number of batches done and what returns the results so far, of which there must be
+            one; what it raises ends the extraction.
         done: results of the first batches, as ``poll`` was told them.
 
     Raises:
