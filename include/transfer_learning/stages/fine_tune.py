@@ -62,7 +62,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     asked = spec
     spec, choice = settle(asked, folder, train, inputs.get("base_ledger", ()), run)
     width = int(base_model.read_config(folder).hidden_size)
-    plan = defaults.resolve(spec, len(train), width, pairs=task.text_pair is not None)
+    plan = defaults.resolve(spec, train.labels, width, pairs=task.text_pair is not None)
     made = passport.read(folder)
     labels = _labels(train, validation, folder, plan, spec, _is_version_of(made, run.facts.get("model")))
     base = _load(folder, labels, plan.pooling, spec, new_head=passport.is_of_source_task(made))

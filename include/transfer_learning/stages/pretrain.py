@@ -113,7 +113,7 @@ def _learn_labels(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> di
     classifier = TextClassifier(base.model, len(labels), "architecture")
     classifier.to(run.numerics["device"])
     data, length = classification.tokenized(tuning, base, classifier, train, validation, labels)
-    plan = defaults.resolve(tuning, len(train), classifier.backbone.width, pairs=task.text_pair is not None)
+    plan = defaults.resolve(tuning, train.labels, classifier.backbone.width, pairs=task.text_pair is not None)
     checkpoints = checkpoint.Checkpoints(run, start.identity, spec.checkpoint_seconds)
     adaptation = Adaptation(classifier, data, tuning, plan, run, checkpoints, start.snapshot, out.parent, start.kept)
     adaptation.run_phases()

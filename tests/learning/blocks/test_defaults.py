@@ -1,0 +1,61 @@
+"""How epochs, batch and rates follow from the labels and the model's width where nobody set them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from transfer_learning.blocks.defaults import MOST_EPOCHS, Plan, resolve
+from transfer_learning.specs import FineTuneSpec
+
+
+def plan(counts: list[int], **settings: Any) -> Plan:
+    labels = [f"class {number}" for number, count in enumerate(counts) for _ in range(count)]
+    return resolve(FineTuneSpec(**settings), labels, 384, pairs=False)
+
+
+@pytest.mark.parametrize(
+    ("counts", "batch_size", "epochs"),
+    [
+        ([16] * 5, 8, 8),
+        ([64] * 5, 16, 4),
+        ([96] * 5, 16, 3),
+        ([40, 40], 8, 8),
+        ([20] * 20, 16, 13),
+        ([88, 47, 7, 7, 6, 5], 16, MOST_EPOCHS),
+        ([153, 106, 37, 24], 16, 5),
+        ([2000] * 20, 32, 3),
+        ([4998, 1], 16, 3),
+        ([8] * 5, 8, MOST_EPOCHS),
+    ],
+)
+def test_epochs_follow_from_the_rows_and_from_how_long_one_waits_for_a_class(
+    counts: list[int], batch_size: int, epochs: int
+) -> None:
+    found = plan(counts)
+
+    assert (found.batch_size, found.epochs) == (batch_size, epochs)
+
+
+@pytest.mark.parametrize("strategy", ["full", "top_layers", "lora"])
+def test_many_classes_take_longer_where_the_head_starts_with_the_blocks(strategy: str) -> None:
+    unfreeze = {"unfreeze_blocks": 2} if strategy == "top_layers" else {}
+
+    assert plan([20] * 20, strategy=strategy, **unfreeze).epochs == 13
+
+
+@pytest.mark.parametrize("strategy", ["probe_then_fine_tune", "gradual_unfreeze"])
+def test_and_not_where_it_was_trained_before_them(strategy: str) -> None:
+    assert plan([20] * 20, strategy=strategy).epochs == 3
+
+
+def test_what_was_set_stays() -> None:
+    found = plan([20] * 20, epochs=2, batch_size=4, backbone_lr=1e-5, head_lr=1e-4)
+
+    assert (found.epochs, found.batch_size, found.backbone_lr, found.head_lr) == (2, 4, 1e-5, 1e-4)
+
+
+@pytest.mark.parametrize(("width", "rate"), [(384, 2e-4), (768, 5e-5), (1024, 2.8e-5)])
+def test_the_rate_falls_with_the_square_of_the_width(width: int, rate: float) -> None:
+    assert resolve(FineTuneSpec(), ["a", "b"], width, pairs=False).backbone_lr == pytest.approx(rate, rel=0.01)
