@@ -33,9 +33,8 @@ those are not the epochs' but the classes': the head meets a row of each too sel
 
 And 40 headlines had 0.728 (0.664) in 10 epochs of 8 rows, 0.757 (0.736) in 16, so that 16 is the most.
 
-No gain was seen from a head rate of its own (1e-3:
-0.799), from a fresh or an identity pooler (0.830 and 0.819 against 0.822 with 80 labels, 0.847 against 0.857 with 320), from
-rates that fall by 0.8 a layer (0.856), or from training without dropout (0.855).
+No gain was seen from a head rate of its own (1e-3: 0.799), from a fresh or an identity pooler (0.830 and 0.819 against 0.822 with
+80 labels, 0.847 against 0.857 with 320), from rates that fall by 0.8 a layer (0.856), or from training without dropout (0.855).
 
 The values below, run through the stage: 0.821 (0.818) with 80 labels, 0.860 (0.846) with 320, the latter in 23 s on one core.
 ``linear_probe`` had 0.72 and 0.74 with 80 labels, 0.81 and 0.82 with 320; ``probe_then_fine_tune`` of all blocks (one draw, 320
