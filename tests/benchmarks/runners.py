@@ -39,19 +39,21 @@ class Runs:
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
-        self._found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
 
     def once(self, key: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what a run came to, and run it if that is not known."""
-        if key not in self._found:
+        if key not in (found := self._read()):
             result = run()
             with self._lock:
-                self._found[key] = result
+                found = self._read() | {key: result}  # anew: another comparison may keep its runs there meanwhile
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 written = self._path.with_suffix(".part")
-                written.write_text(json.dumps(self._found, indent=1) + "\n")
+                written.write_text(json.dumps(found, indent=1) + "\n")
                 written.replace(self._path)
-        return self._found[key]
+        return found[key]
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        return json.loads(self._path.read_text()) if self._path.exists() else {}
 
 
 class Bench:
