@@ -49,6 +49,7 @@ PARAMS = {
     "classifier": Param(
         "softmax",
         type="string",
+        title="Head",
         enum=["softmax", "linear_svm"],
         values_display={"softmax": "Logistic regression", "linear_svm": "Linear support vector machine"},
     ),

