@@ -5,6 +5,7 @@ There they took a sixth of a training step. Paper: Srivastava et al., 2014, http
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,11 @@ class QuickDropout(TorchFunctionMode):
         if func is functional.dropout:
             return dropout(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def quick_dropout(device: str) -> contextlib.AbstractContextManager[object]:
+    """Return the context of a training step on a device: an accelerator draws fast, and would wait for what the mode costs."""
+    return QuickDropout() if device == "cpu" else contextlib.nullcontext()
 
 
 def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from transfer_learning.blocks.batching import epoch_batches, length_batches
-from transfer_learning.blocks.dropout import QuickDropout
+from transfer_learning.blocks.dropout import quick_dropout
 from transfer_learning.blocks.schedules import Schedule, warmup_and_decay
 from transfer_learning.errors import Diverged, OutOfMemory
 from transfer_learning.stage import Run
@@ -187,7 +187,7 @@ def optimizer_step(phase: Phase, state: State, rows: list[int]) -> tuple[float, 
             phase.optimizer.zero_grad(set_to_none=True)
             # Randomness is a function of (seed, step): dropout is the same after a resume.
             torch.manual_seed(int(np.random.SeedSequence([phase.seed, state.step]).generate_state(1)[0]))
-            with QuickDropout():
+            with quick_dropout(next(iter(phase.trained.values())).device.type):
                 loss, weight = accumulate(phase, state, rows)
             norm = _clip(phase)
             if not torch.isfinite(norm):

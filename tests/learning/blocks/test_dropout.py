@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from transfer_learning.blocks.dropout import QuickDropout, dropout
+from transfer_learning.blocks.dropout import QuickDropout, dropout, quick_dropout
 
 VALUES = 400_000
 
@@ -92,3 +92,8 @@ def test_modules_and_functions_are_reached_while_it_is_entered_and_not_after() -
         assert all(map(torch.equal, drawn(), ours))
     assert all(map(torch.equal, drawn(), theirs))
     assert not all(map(torch.equal, theirs, ours))
+
+
+def test_only_a_step_on_the_processor_enters_it() -> None:
+    assert isinstance(quick_dropout("cpu"), QuickDropout)
+    assert not isinstance(quick_dropout("cuda"), QuickDropout)

@@ -52,7 +52,7 @@ def test_stopped_at_any_step_it_ends_bit_identical(tmp_path: Path, name: str, ki
 
 
 @pytest.mark.parametrize("strategy", ["linear_probe", "probe_then_fine_tune"])
-@pytest.mark.parametrize("polls", range(4))
+@pytest.mark.parametrize("polls", range(2))
 def test_asked_to_stop_at_the_first_polls_it_stops(tmp_path: Path, strategy: str, polls: int) -> None:
     with pytest.raises(Stopped):
         Job(tmp_path, rows=24).run("out", StoppingRun(threads=1, checkpoints=tmp_path / "kept", after=polls), strategy=strategy)
