@@ -27,12 +27,11 @@ Comparisons = dict[str, Callable[[], Iterable[Row]]]
 
 
 def small(bench: Bench) -> Comparisons:
-    """Return what takes some twenty minutes."""
+    """Return what takes some ten minutes."""
     return {
         "full_headlines": lambda: comparisons.full_fine_tuning(bench, 3, lambda seed: headlines(320, seed), epochs=4),
         "cold_extraction": lambda: comparisons.cold_extraction(bench, 3),
         "incremental_extraction": lambda: comparisons.incremental_extraction(bench, 3),
-        "top_blocks": lambda: comparisons.top_blocks(bench, 3),
         "uploaded_bytes": lambda: comparisons.uploaded_bytes(bench),
         "memory": lambda: comparisons.memory(bench),
         "ceiling": lambda: comparisons.ceiling(bench, 3),
@@ -45,6 +44,7 @@ def whole(bench: Bench) -> Comparisons:
     articles_grid = {"draws": 5, "searched": 1, "every": False}
     return small(bench) | {
         "nightly": lambda: nightly(bench),
+        "top_blocks": lambda: comparisons.top_blocks(bench, 3),
         "full_articles": lambda: comparisons.full_fine_tuning(bench, 3, lambda seed: articles(480, seed), epochs=2),
         "language_model": lambda: language_model(bench, 3, read=480),
         "continued": lambda: comparisons.continued(bench, 5),
