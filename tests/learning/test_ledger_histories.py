@@ -152,7 +152,7 @@ class History:
             "pair": " ".join(self.chance.choices(WORDS, k=1)),
             "title": " ".join(self.chance.choices(WORDS, k=2)),
             "label": self.chance.choice(LABELS),
-            "group": f"g{self.chance.randint(1, 8)}",
+            "group": f"g{self.chance.randint(1, 30)}",
             "time": (self.day - timedelta(days=self.chance.uniform(0, 15))).isoformat(),
             "part": self.chance.choice(PARTS),
         }
@@ -174,7 +174,7 @@ class History:
         for row in self.some(source):
             row |= {
                 "part": self.chance.choice(PARTS),
-                "group": f"g{self.chance.randint(1, 8)}",
+                "group": f"g{self.chance.randint(1, 30)}",
                 "time": self.new_row(source)["time"],
             }
 

@@ -85,4 +85,5 @@ def license_of(folder: Path) -> str | None:
         return None
     head = card.read_text(encoding="utf-8", errors="replace").split("---")[1:2]
     lines = [line for part in head for line in part.splitlines() if line.startswith("license:")]
-    return lines[0].removeprefix("license:").strip() or None if lines else None
+    # A comment goes, and the quotes that our own cards write: they would grow with every model of a chain.
+    return lines[0].removeprefix("license:").partition(" #")[0].strip(" \t\"'") or None if lines else None

@@ -171,7 +171,7 @@ def settle(
     notes = label_checks.refuse_small_classes(counts, spec, test_is_cut=rule["test"] > 0)
     texts = spool.values(task.text, label_checks.contradicting_places(table, selection))
     contradictions = label_checks.contradiction_notes(table, selection, texts, own_ids=task.id is not None)
-    notes = label_checks.general_notes(counts, selection, contradictions) + notes + changes
+    notes = label_checks.general_notes(counts, selection, contradictions, grouped=table.group is not None) + notes + changes
     manifest = {
         "format": FORMAT,
         "name": spec.name,

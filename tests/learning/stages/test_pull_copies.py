@@ -151,3 +151,53 @@ class TestNoTextInTwoSplits:
             splits.setdefault(row["author"], set()).add(row["split"])
         assert all(len(found) == 1 for found in splits.values())
         assert set.union(*splits.values()) == {"train", "test"}
+
+    def test_a_group_that_stands_in_a_given_test_split_leaves_training(self, puller, tmp_path):
+        """Such as headlines that share one article: what reads the articles must not meet that of a test row."""
+        header = ("id", "text", "label", "story")
+        sources = {
+            "train": [(*row, f"story {i % 10}") for i, row in enumerate(headlines(40))],
+            "validation": [("v1", "Words of their own", "tech", "story 2"), ("v2", "And other words", "tech", "story 99")],
+            "test": [("t1", "New words", "tech", "story 1"), ("t2", "More words", "sport", "story 7")],
+        }
+        files = {name: str(write_csv(tmp_path / f"{name}.csv", rows, header)) for name, rows in sources.items()}
+
+        manifest = puller.pull(make_spec(None, split_sources=files, split={"key": "given"}, task={"id": "id", "group": "story"}))
+
+        stories: dict[str, set[str]] = {}
+        for row in puller.rows(manifest):
+            stories.setdefault(row["split"], set()).add(row["story"])
+        assert stories["train"] == {f"story {i}" for i in (0, 3, 4, 5, 6, 8, 9)}
+        assert (stories["validation"], stories["test"]) == ({"story 2", "story 99"}, {"story 1", "story 7"})
+        assert (manifest["dropped"]["test_wins"], manifest["dropped"]["validation_wins"]) == (8, 4)
+        assert "8 rows are left out of training and validation: the text or the group stands in test." in manifest["notes"]
+
+    def test_a_validation_split_that_is_cut_beside_a_given_test_split_keeps_groups_whole(self, puller, tmp_path):
+        header = ("id", "text", "label", "story")
+        train = write_csv(tmp_path / "train.csv", [(*row, f"story {i % 20}") for i, row in enumerate(headlines(200))], header)
+        test = write_csv(tmp_path / "test.csv", [("t1", "New words", "tech", "story 999")], header)
+        sources = {"train": str(train), "test": str(test)}
+        split = {"key": "given", "validation": 0.3}
+
+        manifest = puller.pull(make_spec(None, split_sources=sources, split=split, task={"id": "id", "group": "story"}))
+
+        splits: dict[str, set[str]] = {}
+        for row in puller.rows(manifest):
+            splits.setdefault(row["story"], set()).add(row["split"])
+        assert all(len(found) == 1 for found in splits.values())
+        assert sum(manifest["splits"].values()) == 201
+        assert refusal(puller, make_spec(None, split_sources=sources, split=split)).startswith(
+            "SPLIT_RULE_CHANGED the split rule of dataset 'news' was fixed at its first snapshot: group 'story' -> None"
+        )
+
+    def test_an_empty_cell_is_no_group(self, puller, tmp_path):
+        header = ("id", "text", "label", "story")
+        train = write_csv(tmp_path / "train.csv", [(*row, "") for row in headlines(6)], header)
+        test = write_csv(tmp_path / "test.csv", [("t1", "New words", "tech", ""), ("t2", "More words", "sport", " ")], header)
+        sources = {"train": str(train), "test": str(test)}
+
+        manifest = puller.pull(
+            make_spec(None, split_sources=sources, split={"key": "given"}, task={"id": "id", "group": "story"})
+        )
+
+        assert manifest["splits"] == {"train": 6, "validation": 0, "test": 2, "unlabelled": 0}

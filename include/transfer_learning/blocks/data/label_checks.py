@@ -82,8 +82,8 @@ def refuse_small_classes(counts: Counts, spec: PullSpec, test_is_cut: bool) -> l
     return notes
 
 
-def general_notes(counts: Counts, selection: Selection, contradictions: Sequence[str]) -> list[str]:
-    """Return sentences about the snapshot as a whole."""
+def general_notes(counts: Counts, selection: Selection, contradictions: Sequence[str], *, grouped: bool) -> list[str]:
+    """Return sentences about the snapshot as a whole; ``grouped`` tells whether a row goes with its group."""
     notes = []
     labels = sorted({label for split in counts.values() for label in split})
     if len(labels) == 1:
@@ -95,7 +95,8 @@ def general_notes(counts: Counts, selection: Selection, contradictions: Sequence
     if labels and not (selection.split == TEST).any():
         notes.append("There is no test split: a model trained on this snapshot cannot be evaluated.")
     if leaked := selection.dropped["test_wins"]:
-        notes.append(f"{_number(leaked, 'row')} left out of training and validation: the text stands in test.")
+        what = "the text or the group" if grouped else "the text"
+        notes.append(f"{_number(leaked, 'row')} left out of training and validation: {what} stands in test.")
     if selection.repeated:
         notes.append(f"{_number(selection.repeated, 'row')} kept that repeat another row's words in the same split.")
     return notes + list(contradictions)

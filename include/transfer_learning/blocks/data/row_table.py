@@ -20,7 +20,7 @@ from transfer_learning.blocks.data.hashing import (
     row_key,
     split_points,
 )
-from transfer_learning.blocks.data.intake import labels_of
+from transfer_learning.blocks.data.intake import labels_of, without_blanks
 from transfer_learning.blocks.data.source_file import SourceFile
 from transfer_learning.blocks.data.splits import NOT_GIVEN, SPLITS, Codes
 from transfer_learning.errors import BadInput, nearest
@@ -39,6 +39,8 @@ class RowTable:
     row_hash: Hashes
     input_hash: Hashes
     content_key: Hashes
+    group: Hashes | None
+    """Of the group column where the source gives the splits, so that a group does not straddle them; else None."""
     label: npt.NDArray[np.int32]
     """Place in ``labels``, or ``UNLABELLED``."""
     labels: list[object]
@@ -88,7 +90,8 @@ class RowTableBuilder:
         inputs, content = input_hash(text, pair), content_key(text, pair)
         keys = row_key(batch.column(task.id)) if task.id else inputs
         hashes = row_hash({name: batch.column(name) for name in self._kept})
-        by_key = {"id": keys, "group": group_key(batch.column(task.group)) if split.key == "group" and task.group else content}
+        groups = _groups(batch.column(task.group), keys) if task.group and split.key in ("group", "given") else None
+        by_key = {"id": keys} if groups is None else {"id": keys, "group": groups, "given": groups}
         spooled = batch.select(list(self._kept))
         for name, column in zip(HASH_COLUMNS, (keys, hashes, inputs, content), strict=True):
             spooled = spooled.append_column(pa.field(name, pa.binary(32)), fixed_binary(column))
@@ -107,6 +110,8 @@ class RowTableBuilder:
             new["input_hash"] = inputs
         if times is not None:
             new["time"] = times
+        if groups is not None and split.key == "given":
+            new["group"] = groups
         for name, column in new.items():
             self._columns[name].append(column)
         return spooled
@@ -121,7 +126,7 @@ class RowTableBuilder:
         for rank, value in enumerate(labels):
             ranks[self._labels[value]] = rank
         joined["label"] = ranks[joined["label"]]
-        return RowTable(**{"time": None, **joined}, labels=labels)
+        return RowTable(**{"time": None, "group": None, **joined}, labels=labels)
 
     def _join(self, name: str) -> npt.NDArray[Any]:
         parts, self._columns[name] = self._columns[name], []
@@ -150,6 +155,12 @@ class RowTableBuilder:
                 fix = f"write {', '.join(SPLITS)}, or nothing"
                 raise BadInput("UNKNOWN_SPLIT", what, fix, file=file.name, row=int(rows[place]), column=name)
         return np.array([codes[value] for value in values], dtype=np.int8)
+
+
+def _groups(column: pa.Array, keys: Hashes) -> Hashes:
+    """Return the hash of each row's group; a row without one is alone."""
+    filled = without_blanks(column)
+    return np.where(filled.is_valid().to_numpy(zero_copy_only=False), group_key(filled), keys)
 
 
 def _row_sizes(batch: pa.RecordBatch) -> Integers:

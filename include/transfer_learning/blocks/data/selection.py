@@ -54,7 +54,7 @@ def select(table: RowTable, split: Codes) -> Selection:
     """Choose the rows of a snapshot.
 
     1. Copies (same row key, same split) become one: a labelled one, of several the one with the smallest row hash.
-    2. Test wins: a text that stands in test leaves validation and training, one that stands in validation leaves training.
+    2. Test wins: a text or a group that stands in test leaves validation and training, one in validation leaves training.
     3. A row without a label goes when its text stands in the same split with one.
 
     Args:
@@ -63,13 +63,13 @@ def select(table: RowTable, split: Codes) -> Selection:
     """
     content = _ranks(table.content_key)
     keep, dropped = _without_copies(table, split)
-    best = np.full(int(content.max(initial=-1)) + 1, TRAIN, dtype=np.int8)
-    np.maximum.at(best, content[keep], split[keep])
+    together = [content] if table.group is None else [content, _ranks(table.group)]
+    highest = np.max([_highest(keys, split, keep) for keys in together], axis=0)
     for name, winner in (("test_wins", TEST), ("validation_wins", VALIDATION)):
-        loses = keep & (split < winner) & (best[content] == winner)
+        loses = keep & (split < winner) & (highest == winner)
         dropped[name] = int(loses.sum())
         keep &= ~loses
-    with_label = np.zeros(len(best), dtype=bool)
+    with_label = np.zeros(int(content.max(initial=-1)) + 1, dtype=bool)
     with_label[content[keep & table.labelled]] = True
     copies = keep & ~table.labelled & with_label[content]
     dropped["unlabelled_copies"] += int(copies.sum())
@@ -78,6 +78,13 @@ def select(table: RowTable, split: Codes) -> Selection:
     places = places[np.argsort(table.row_key[places])]
     repeated = len(places) - len(np.unique(content[places]))
     return Selection(places, split[places], dropped, _contradictions(table, content), repeated)
+
+
+def _highest(keys: Integers, split: Codes, keep: npt.NDArray[np.bool_]) -> Codes:
+    """Return, for each place, the highest split in which its key stands."""
+    best = np.full(int(keys.max(initial=-1)) + 1, TRAIN, dtype=np.int8)
+    np.maximum.at(best, keys[keep], split[keep])
+    return best[keys]
 
 
 def _without_copies(table: RowTable, split: Codes) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:

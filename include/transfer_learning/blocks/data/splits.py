@@ -26,6 +26,9 @@ NOT_GIVEN = -1
 TEXTS = "texts"
 """In a rule: the text columns, where a hash of the texts cuts."""
 
+GROUP = "group"
+"""In a rule by ``given``: the column of the groups, where a hash of theirs cuts what the source does not give."""
+
 SMALLEST_FOR_VALIDATION = 500
 """Labelled rows at the first snapshot from which a validation split is cut without being asked for."""
 
@@ -63,7 +66,8 @@ def resolve_rule(
         # A share is cut only where the source has no such split.
         rule |= {name: 0.0 for name in ("test", "validation") if name in names} | {"given": names}
     if split.key in ("content", "given") and rule["test"] + rule["validation"] > 0:
-        rule[TEXTS] = list(task.texts())  # their hash decides
+        # Their hash decides.
+        rule |= {GROUP: task.group} if split.key == "given" and task.group else {TEXTS: list(task.texts())}
     refuse_changed_rule(spec.name, rule, standing)
     return rule
 
@@ -78,7 +82,9 @@ def refuse_changed_rule(name: str, rule: Mapping[str, Any], standing: Mapping[st
         return
     known = {TEXTS: rule.get(TEXTS)} | dict(standing)  # rules of earlier releases do not name the texts
     differences = [
-        f"{field} {_word(known.get(field))} -> {_word(value)}" for field, value in rule.items() if known.get(field) != value
+        f"{field} {_word(known.get(field))} -> {_word(value)}"
+        for field, value in ({GROUP: None} | dict(rule)).items()
+        if known.get(field) != value
     ]
     if differences:
         what = f"the split rule of dataset {name!r} was fixed at its first snapshot: {', '.join(differences)}"

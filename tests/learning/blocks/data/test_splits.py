@@ -11,9 +11,9 @@ from transfer_learning.errors import BadInput
 from transfer_learning.specs import PullSpec
 
 
-def spec(**split) -> PullSpec:
+def spec(group: str | None = "g", **split) -> PullSpec:
     return PullSpec.from_dict(
-        {"name": "news", "source": "x.csv", "split": split, "task": {"id": "id", "time": "at", "group": "g"}}
+        {"name": "news", "source": "x.csv", "split": split, "task": {"id": "id", "time": "at", "group": group}}
     )
 
 
@@ -46,11 +46,20 @@ def test_a_changed_rule_is_one_line_with_every_difference():
 
 
 def test_the_texts_belong_to_a_rule_that_cuts_by_their_hash():
-    def texts(**split):
-        return resolve_rule(spec(**split), None, labelled_rows=0, given={TRAIN}).get("texts")
+    def texts(**settings):
+        return resolve_rule(spec(**settings), None, labelled_rows=0, given={TRAIN}).get("texts")
 
-    assert texts() == texts(key="given", column="part") == ["text"]
+    assert texts() == texts(key="given", column="part", group=None) == ["text"]
     assert texts(key="id") == texts(key="group") == texts(test=0.0) == None  # noqa: E711
+
+
+def test_the_group_belongs_to_a_given_rule_that_cuts_by_its_hash():
+    def rule(**settings):
+        return resolve_rule(spec(key="given", column="part", **settings), None, labelled_rows=0, given={TRAIN})
+
+    assert rule()["group"] == "g"
+    assert "texts" not in rule()
+    assert "group" not in rule(test=0.0) | rule(group=None)
 
 
 def test_a_rule_of_an_earlier_release_that_names_no_texts_stands_and_is_filled_in():
