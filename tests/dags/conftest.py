@@ -57,20 +57,26 @@ def triggered_by(extras: Sequence[dict[str, Any]]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def run_dag(airflow_database: None) -> Callable[..., Finished]:
-    """Runs a shipped DAG once, as of a day of March 2026, started by events of its asset or by hand."""
+def shipped_dags(airflow_database: None) -> dict[str, Any]:
+    """The shipped DAGs by their ids."""
     from airflow.dag_processing.dagbag import DagBag
-    from airflow.models.xcom import XComModel
-    from airflow.utils.session import create_session
 
     bag = DagBag(str(airflow_env.REPOSITORY / "dags"))
     assert bag.import_errors == {}
+    return dict(bag.dags)
+
+
+@pytest.fixture(scope="session")
+def run_dag(shipped_dags: dict[str, Any]) -> Callable[..., Finished]:
+    """Runs a shipped DAG once, as of a day of March 2026, started by events of its asset or by hand."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
 
     def run(dag_id: str, day: datetime, *, events: Sequence[dict[str, Any]] = (), **conf: Any) -> Finished:
-        for task in bag.dags[dag_id].tasks:
+        for task in shipped_dags[dag_id].tasks:
             task.retries = 0  # dag.test() waits the whole retry delay
         with triggered_by(events):
-            dag_run = bag.dags[dag_id].test(logical_date=None, run_after=day, run_conf=conf)
+            dag_run = shipped_dags[dag_id].test(logical_date=None, run_after=day, run_conf=conf)
         tasks = {ti.task_id: str(ti.state) for ti in dag_run.get_task_instances()}
         with create_session() as session:
             found = session.scalars(XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag_id, key="return_value"))

@@ -1,5 +1,6 @@
 """The shipped DAG that reads before it learns, on tiny data."""
 
+import json
 from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
@@ -21,10 +22,13 @@ def with_bodies(rows, seed):
 @pytest.fixture(scope="module")
 def run(run_dag, store, base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    golden = write_csv(folder / "test" / "golden.csv", with_bodies(headlines(120, seed=99, first_id=9000), seed=98))
+    test_rows = with_bodies(headlines(120, seed=99, first_id=9000), seed=98)
+    golden = write_csv(folder / "test" / "golden.csv", test_rows)
     rows = [row if number < 40 else row | {"topic": ""} for number, row in enumerate(with_bodies(headlines(80, seed=1), seed=2))]
-    train = write_csv(folder / "train" / "labelled.csv", rows)
-    form = {"train_source": train, "test_source": golden, "base": base, "block_length": 24, "reading_epochs": 2}
+    # Another headline over the article of a test row.
+    shared = {"id": "shared", "headline": "bank cup for oil team", "topic": "", "body": test_rows[0]["body"]}
+    train = write_csv(folder / "train" / "labelled.csv", [*rows, shared])
+    form = {"train_source": train, "test_source": golden, "base": base, "block_length": 24, "reading_epochs": 2, "seed": 7}
     return run_dag(DAG, datetime(2026, 3, 1, 6, tzinfo=UTC), **form)
 
 
@@ -51,6 +55,21 @@ def test_neither_has_seen_a_test_row(run, store, tmp_path):
     assert len(ledgers) == 2
     assert (len(seen), len(test)) == (80, 120)
     assert not seen & test
+
+
+def test_a_training_row_that_shares_its_article_with_a_test_row_is_left_out(run, store):
+    dataset = DatasetRef.from_dict(run.results["pull"])
+    manifest = store.datasets.manifest(dataset.name, dataset.digest)
+
+    assert manifest["dropped"]["test_wins"] == 1
+    assert manifest["splits"] == {"train": 40, "validation": 0, "test": 120, "unlabelled": 40}
+
+
+@pytest.mark.parametrize("model", [LANGUAGE, MODEL])
+def test_the_seed_of_the_form_reaches_both_trainings(run, store, tmp_path, model):
+    folder = store.models.fetch(model, 1, tmp_path / "model")
+
+    assert json.loads((folder / "passport.json").read_text(encoding="utf-8"))["settings"]["seed"] == 7
 
 
 def test_the_plan_says_what_is_read(run):
