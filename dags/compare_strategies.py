@@ -87,7 +87,6 @@ PARAMS = {
     "strategies": Param(
         list(CHOSEN),
         type="array",
-        title="Strategies",
         items={"type": "string", "enum": list(STRATEGIES)},
         minItems=1,
         uniqueItems=True,

@@ -67,7 +67,6 @@ PARAMS = {
     "classifier": Param(
         "softmax",
         type="string",
-        title="Head",
         enum=["softmax", "linear_svm"],
         values_display={"softmax": "Logistic regression", "linear_svm": "Linear support vector machine"},
         title="Classifier",

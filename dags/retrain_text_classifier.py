@@ -90,7 +90,6 @@ PARAMS = {
     "strategy": Param(
         "full",
         type="string",
-        title="Strategy",
         enum=["full", "auto", "probe_then_fine_tune", "gradual_unfreeze", "top_layers", "lora", "linear_probe"],
         values_display={
             "auto": "Measure, then choose",
@@ -128,22 +127,20 @@ PARAMS = {
     "unfreeze_blocks": Param(
         None,
         type=["null", "integer"],
-        title="Top blocks that train",
         minimum=1,
         maximum=200,
         title="Blocks that train",
         section="Training",
-        description="Empty: all of them; the top blocks at once need a number.",
+        description="How many top blocks ever train. Empty: all of them; the top blocks at once need a number.",
     ),
     "epochs": Param(
         None,
         type=["null", "integer"],
-        title="Passes over the rows",
         minimum=1,
         maximum=200,
         title="Epochs",
         section="Training",
-        description="Empty: chosen by number and labels of the rows.",
+        description="Passes over the rows. Empty: chosen by their number.",
     ),
     "backbone_lr": Param(
         None,
@@ -152,12 +149,11 @@ PARAMS = {
         maximum=0.01,
         title="Learning rate of the backbone",
         section="Training",
-        description="The peak. Empty: chosen by the size of the model.",
+        description="Peak rate. Empty: chosen by model size and number of rows.",
     ),
     "max_length": Param(
         None,
         type=["null", "integer"],
-        title="Longest input in tokens",
         minimum=8,
         maximum=8192,
         title="Longest input",
