@@ -8,7 +8,7 @@ learns from the same draws. A start from random weights tells what the base mode
 Expected: with 40 labels training every weight is right on 0.78 of the test headlines, the other strategies on 0.71 to 0.76,
 TF-IDF on 0.35, from scratch on 0.29; with 160 labels 0.85, 0.81 to 0.86, 0.54 and 0.43; with 640 labels 0.88, 0.87 to 0.89, 0.72
 and 0.65 (means of three draws). These 54 trainings and their evaluations took 55 minutes on two busy cores; one draw, which
-the form asks for, a third of it. Reading the articles first, which the form leaves out, takes half an hour more.
+the form asks for, a third of it. Reading the articles first, which the form leaves out, takes 10 to 20 minutes more.
 
 To use it for your own texts, copy this file and change MODEL, LANGUAGE, the sources and the columns.
 """
@@ -103,7 +103,7 @@ PARAMS = {
             "read_then_full": "Every weight, of a base model that has read the articles",
         },
         title="Strategies",
-        description="Each learns from every number of labels and draw. Reading articles first takes ten minutes on two cores.",
+        description="Each learns from every number of labels and draw. Reading articles first takes 10 to 20 minutes.",
     ),
     "labels": Param(
         [40, 160, 640],

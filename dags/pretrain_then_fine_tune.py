@@ -3,12 +3,13 @@
 Purpose: headlines of BBC News are routed to five desks and few are labelled, but every headline comes with its article. The base
 model reads the articles of the training headlines, labelled or not, by predicting masked words; then a head is trained on the
 labelled headlines, or every weight. Test rows are rows of the same snapshot that no training reads: neither their headlines nor
-their articles.
+their articles, and a training row whose article stands behind a test headline too is left out.
 
-Expected: a probe of the model that has read is right on 0.79 of the test headlines with 80 labels and on 0.84 with 320; without
-reading on 0.75 and 0.82 (means of four draws). Training every weight has 0.79 and 0.85 with reading and without. Runs as the
-form asks for, with 80 labels, had 0.796 and 0.806 (two seeds; TF-IDF: 0.400). One took 10 minutes on two busy cores, nine of them
-for reading 1,579 articles once, which is done again when a text changes, not when one gets its label.
+Expected: accuracy 0.80 to 0.81 on the 500 test headlines with 80 labels, where TF-IDF + logistic regression has 0.40 (this DAG as
+it comes, seeds 0 and 1). A probe without reading has 0.75; with 320 labels it is 0.84 with reading, 0.82 without (means of four
+draws). Training every weight has 0.79 and 0.85 with reading and without. The run takes 10 minutes on two cores, 20 where other
+work has most of them; all but half a minute is reading 1,579 articles, 0.76 million tokens, once for the new language-model head
+and once with all weights. They are read again when a text changes, not when one gets its label.
 
 To use it for your own texts, copy this file and change MODEL, LANGUAGE, the sources and the columns.
 """
