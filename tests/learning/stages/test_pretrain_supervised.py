@@ -213,7 +213,7 @@ def test_what_is_left_open_is_as_in_fine_tuning_where_a_base_is_continued(tmp_pa
 
     found = passport(tmp_path / "out")["settings"]
     assert {name: found[name] for name in ("epochs", "batch_size", "learning_rate")} == {
-        "epochs": 10,
+        "epochs": 11,
         "batch_size": 8,
         "learning_rate": 1e-3,
     }
