@@ -197,10 +197,11 @@ class History:
 
     def task(self, source: Source | None = None) -> dict[str, Any]:
         """Return the roles of a dataset, or those that a model takes: maybe another text than the dataset's splits go by."""
-        roles = {"text": "text", "text_pair": "pair" if self.pairs else None, "group": "group", "time": "time"}
+        roles = {"text": "text", "text_pair": "pair" if self.pairs else None, "time": "time"}
         if source is None:
             return roles | self.chance.choice([{}, {"text": "title", "text_pair": None}])
-        return roles | {"id": "id" if source.has_ids else None}
+        grouped = source.split in ("given", "group", "time")
+        return roles | {"id": "id" if source.has_ids else None, "group": "group" if grouped else None}
 
     def pull(self, source: Source) -> None:
         self.day += timedelta(days=self.chance.choice([1, 1, 3]))

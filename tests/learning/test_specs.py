@@ -33,6 +33,11 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (lambda: PullSpec.from_dict("news"), "BAD_SETTING PullSpec is built from a dict, found str"),
         (lambda: PullSpec(name="news"), "BAD_SETTING PullSpec needs source or split_sources, and not both"),
         (lambda: PullSpec(**PULL, split={"key": "id"}), "BAD_SETTING split.key='id' needs the column task.id — set task.id"),
+        (
+            lambda: PullSpec(**PULL, task=TaskSpec(group="story")),
+            "BAD_SETTING split.key='content' would tear apart the groups of column 'story'"
+            " — set split.key='group', or leave task.group out",
+        ),
         (lambda: PullSpec(**PULL, split={"key": "given"}), "needs split.column or split_sources"),
         (lambda: PullSpec(**PULL, window="P7D"), "BAD_SETTING PullSpec.window needs the column task.time — set task.time"),
         (lambda: PullSpec(name="news", source="sql://db"), "a sql:// source and PullSpec.query go together"),

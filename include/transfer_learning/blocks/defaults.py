@@ -15,8 +15,9 @@ the training rows, strategy ``full`` with the base model's own pooler:
 | 320 | 2e-4 | 16 | 4 | 80 | 0.857 (0.838) |
 | 320 | 2e-4 | 8 | 4 | 160 | 0.856 (0.844) |
 
-So small data need about 80 steps, and small batches where there are few rows. Where classes are many or rare they need more, and
-those are not the epochs' but the classes': the head meets a row of each too seldom. Two draws, batch 16, 500 test rows, ``full``:
+So small data need about 80 steps, and small batches where there are few rows. Where classes are many or rare they need more,
+since the head meets a row of each too seldom; how seldom, not the number of epochs, tells how many. Two draws, batch 16, 500 test
+rows, ``full``:
 
 | corpus, labels | wait for a class | epochs | accuracy |
 |---|---|---|---|
@@ -77,7 +78,8 @@ STEPS, MOST_STEPS = 80, 400
 """Optimizer steps that small data need, whatever their number of rows; the most where classes are many or rare."""
 
 STEPS_PER_WAIT = 16
-"""Times the wait for a class: how many rows pass until one of it comes, as a mean over the classes; five of one size wait 5."""
+"""Optimizer steps for each row of the wait for a class: how many rows pass until one of it comes, as a mean over the classes.
+Five classes of one size wait 5 rows, which makes 80 steps."""
 
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 16
 

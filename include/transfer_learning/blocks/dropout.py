@@ -38,7 +38,7 @@ def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace:
     """Set values to zero with probability ``p``, rounded to 16 bits, and scale the others so that the mean stays.
 
     Args:
-        input: of any shape.
+        input: of any shape, on the processor.
         p: probability, in [0, 1].
         training: False returns the input as it is.
         inplace: as torch has it.
@@ -47,7 +47,7 @@ def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace:
         A tensor of the input's shape and dtype. The mask follows from torch's random generator.
     """
     dropped = round(p * 2**BITS)
-    if inplace or not training or input.device.type != "cpu" or not 0 < dropped < 2**BITS:
+    if inplace or not training or not 0 < dropped < 2**BITS:
         return functional.dropout(input, p, training, inplace)
     # Four masks to each number: every bit of a whole int64 is random.
     drawn = torch.empty(-(-input.numel() * BITS // 64), dtype=torch.int64).random_(-(2**63), None)

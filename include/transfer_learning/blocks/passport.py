@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from transfer_learning.blocks.defaults import Plan
 from transfer_learning.blocks.model_folder import PASSPORT
@@ -83,7 +86,10 @@ def license_of(folder: Path) -> str | None:
     card = folder / "README.md"
     if not card.exists():
         return None
-    head = card.read_text(encoding="utf-8", errors="replace").split("---")[1:2]
-    lines = [line for part in head for line in part.splitlines() if line.startswith("license:")]
-    # A comment goes, and the quotes that our own cards write: they would grow with every model of a chain.
-    return lines[0].removeprefix("license:").partition(" #")[0].strip(" \t\"'") or None if lines else None
+    front = re.match(r"---\s*\n(.*?)^---\s*$", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL | re.MULTILINE)
+    try:
+        fields = yaml.safe_load(front[1]) if front else None
+    except (yaml.YAMLError, ValueError, RecursionError):  # a card is prose: what nobody can read names no license
+        return None
+    named = fields.get("license") if isinstance(fields, dict) else None
+    return ", ".join(map(str, named)) if isinstance(named, list) else str(named or "") or None

@@ -172,6 +172,22 @@ class TestNoTextInTwoSplits:
         assert (manifest["dropped"]["test_wins"], manifest["dropped"]["validation_wins"]) == (8, 4)
         assert "8 rows are left out of training and validation: the text or the group stands in test." in manifest["notes"]
 
+    def test_a_group_that_stands_in_a_test_period_leaves_training(self, puller, tmp_path):
+        """Such as a customer who wrote before and since: by the name alone a model could tell what the other text was."""
+        days = ["2026-01-01", "2026-01-02", "2026-01-29"]
+        rows = [(*row, days[i % 3], f"customer {i % 4}" if i % 3 < 2 else "customer 1") for i, row in enumerate(headlines(24))]
+        source = write_csv(tmp_path / "a.csv", rows, ("id", "text", "label", "at", "customer"))
+        task = {"id": "id", "time": "at", "group": "customer"}
+
+        manifest = puller.pull(
+            make_spec(source, task=task, split={"key": "time", "test_period": "P7D"}), as_of="2026-01-30T00:00:00Z"
+        )
+
+        assert {row["customer"] for row in puller.rows(manifest) if row["split"] == "train"} == {
+            f"customer {i}" for i in (0, 2, 3)
+        }
+        assert manifest["splits"] == {"train": 12, "validation": 0, "test": 8, "unlabelled": 0}
+
     def test_a_validation_split_that_is_cut_beside_a_given_test_split_keeps_groups_whole(self, puller, tmp_path):
         header = ("id", "text", "label", "story")
         train = write_csv(tmp_path / "train.csv", [(*row, f"story {i % 20}") for i, row in enumerate(headlines(200))], header)

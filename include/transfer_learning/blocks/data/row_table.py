@@ -40,7 +40,7 @@ class RowTable:
     input_hash: Hashes
     content_key: Hashes
     group: Hashes | None
-    """Of the group column where the source gives the splits, so that a group does not straddle them; else None."""
+    """Of the group column where the task has one: a group stands in one split."""
     label: npt.NDArray[np.int32]
     """Place in ``labels``, or ``UNLABELLED``."""
     labels: list[object]
@@ -90,8 +90,8 @@ class RowTableBuilder:
         inputs, content = input_hash(text, pair), content_key(text, pair)
         keys = row_key(batch.column(task.id)) if task.id else inputs
         hashes = row_hash({name: batch.column(name) for name in self._kept})
-        groups = _groups(batch.column(task.group), keys) if task.group and split.key in ("group", "given") else None
-        by_key = {"id": keys} if groups is None else {"id": keys, "group": groups, "given": groups}
+        groups = _groups(batch.column(task.group), keys) if task.group else None
+        cut_by = keys if split.key == "id" else content if groups is None else groups
         spooled = batch.select(list(self._kept))
         for name, column in zip(HASH_COLUMNS, (keys, hashes, inputs, content), strict=True):
             spooled = spooled.append_column(pa.field(name, pa.binary(32)), fixed_binary(column))
@@ -100,7 +100,7 @@ class RowTableBuilder:
             "row_hash": hashes,
             "content_key": content,
             "label": self._label_codes(labels_of(batch, task)),
-            "point": split_points(by_key.get(split.key, content), split.salt),
+            "point": split_points(cut_by, split.salt),
             "given": self._given(file, batch, rows),
             "size": _row_sizes(spooled),
             "file": np.full(len(rows), file_number, dtype=np.int32),
@@ -110,7 +110,7 @@ class RowTableBuilder:
             new["input_hash"] = inputs
         if times is not None:
             new["time"] = times
-        if groups is not None and split.key == "given":
+        if groups is not None:
             new["group"] = groups
         for name, column in new.items():
             self._columns[name].append(column)

@@ -11,7 +11,7 @@ from transfer_learning.errors import BadInput
 from transfer_learning.specs import PullSpec
 
 
-def spec(group: str | None = "g", **split) -> PullSpec:
+def spec(group: str | None = None, **split) -> PullSpec:
     return PullSpec.from_dict(
         {"name": "news", "source": "x.csv", "split": split, "task": {"id": "id", "time": "at", "group": group}}
     )
@@ -49,17 +49,17 @@ def test_the_texts_belong_to_a_rule_that_cuts_by_their_hash():
     def texts(**settings):
         return resolve_rule(spec(**settings), None, labelled_rows=0, given={TRAIN}).get("texts")
 
-    assert texts() == texts(key="given", column="part", group=None) == ["text"]
-    assert texts(key="id") == texts(key="group") == texts(test=0.0) == None  # noqa: E711
+    assert texts() == texts(key="given", column="part") == ["text"]
+    assert texts(key="id") == texts(key="group", group="g") == texts(test=0.0) == None  # noqa: E711
 
 
 def test_the_group_belongs_to_a_given_rule_that_cuts_by_its_hash():
     def rule(**settings):
         return resolve_rule(spec(key="given", column="part", **settings), None, labelled_rows=0, given={TRAIN})
 
-    assert rule()["group"] == "g"
-    assert "texts" not in rule()
-    assert "group" not in rule(test=0.0) | rule(group=None)
+    assert rule(group="g")["group"] == "g"
+    assert "texts" not in rule(group="g")
+    assert "group" not in rule(group="g", test=0.0) | rule()
 
 
 def test_a_rule_of_an_earlier_release_that_names_no_texts_stands_and_is_filled_in():
