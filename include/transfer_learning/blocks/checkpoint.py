@@ -108,7 +108,7 @@ def end_before_training(run: Run) -> None:
         raise Stopped("STOPPED before training — a retry resumes where the last checkpoint stands")
 
 
-def identity(stage: str, spec: Settings, rows: str, model: nn.Module | None = None) -> dict[str, str]:
+def identity_of(stage: str, spec: Settings, rows: str, model: nn.Module | None = None) -> dict[str, str]:
     """Return what a checkpoint must share with a job: settings that decide the result, numerics, rows and base weights.
 
     Args:

@@ -72,7 +72,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     if inputs.get("features"):
         data = dataclasses.replace(data, features=_features(inputs["features"], classifier, train, validation, run))
 
-    identity = checkpoint.identity("fine_tune", asked, classification.rows_digest(train, validation), base.model)
+    identity = checkpoint.identity_of("fine_tune", asked, classification.rows_digest(train, validation), base.model)
     identity |= {"choice": canonical_json(choice.to_dict())} if choice else {}
     snapshot = checkpoint.resume(run, identity)
     notes = numerics.repeat(snapshot.facts["numerics"], run, spec.resume_elsewhere) if snapshot else []

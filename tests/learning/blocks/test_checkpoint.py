@@ -150,7 +150,7 @@ def test_the_identity_of_a_job_has_not_moved_so_that_older_checkpoints_still_fit
     nn.init.ones_(model.weight)
     nn.init.zeros_(model.bias)
 
-    with_base, from_scratch = (checkpoint.identity("fine_tune", FineTuneSpec(seed=3), "rows", base) for base in (model, None))
+    with_base, from_scratch = (checkpoint.identity_of("fine_tune", FineTuneSpec(seed=3), "rows", base) for base in (model, None))
 
     assert with_base == {
         "spec": "4d687b6437462c4d42e6b3ca5812976a72f39b30a2d78d5f5d1be4880f9aa5a5",

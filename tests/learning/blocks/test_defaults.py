@@ -28,6 +28,7 @@ def plan(counts: list[int], **settings: Any) -> Plan:
         ([2000] * 20, 32, 3),
         ([4998, 1], 16, 3),
         ([8] * 5, 8, MOST_EPOCHS),
+        ([1500, *[12] * 19], 16, 4),
     ],
 )
 def test_epochs_follow_from_the_rows_and_from_how_long_one_waits_for_a_class(

@@ -56,9 +56,9 @@ def start_language(spec: PretrainSpec, inputs: Inputs, corpus: Corpus, rows: str
     """
     if spec.architecture is None:
         language = model.from_base(_base_of(inputs), spec.objective, spec.seed, spec.sentences)
-        identity = checkpoint.identity("pretrain", spec, rows, language.model)
+        identity = checkpoint.identity_of("pretrain", spec, rows, language.model)
         return Started(language, identity, checkpoint.resume(run, identity), {})
-    identity = checkpoint.identity("pretrain", spec, rows)
+    identity = checkpoint.identity_of("pretrain", spec, rows)
     snapshot, tokenizer, kept = _start_tokenizer(spec, inputs, corpus, identity, run)
     return Started(model.from_scratch(spec, tokenizer, _positions(spec)), identity, snapshot, kept)
 
@@ -80,9 +80,9 @@ def start_classifier(spec: PretrainSpec, inputs: Inputs, train: Rows, validation
     rows = classification.rows_digest(train, validation)
     if spec.architecture is None:
         base = load_base(_base_of(inputs), train.label_names, "architecture", spec.seed)
-        identity = checkpoint.identity("pretrain", spec, rows, base.model)
+        identity = checkpoint.identity_of("pretrain", spec, rows, base.model)
         return Started(base, identity, checkpoint.resume(run, identity), {})
-    identity = checkpoint.identity("pretrain", spec, rows)
+    identity = checkpoint.identity_of("pretrain", spec, rows)
     snapshot, tokenizer, kept = _start_tokenizer(spec, inputs, Corpus(train, 0), identity, run)
     return Started(source_task.from_scratch(spec, train.label_names, tokenizer, _positions(spec)), identity, snapshot, kept)
 
