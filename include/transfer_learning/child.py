@@ -19,7 +19,7 @@ PR_SET_PDEATHSIG = 1
 MIB = 1024 * 1024
 
 KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
-KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GOMP_", "MKL_", "TORCH_", "PYTHON")
+KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "GOMP_", "MKL_", "TORCH_", "PYTHON", "MALLOC_")
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -30,9 +30,16 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-DEFAULTS = {"GOMP_SPINCOUNT": "1000"}
-"""How often a thread looks before it sleeps. The library's own 300,000 make training 1.7 times slower beside one busy process;
-sleeping at once makes it 1.5 times slower on an idle machine. The parent's own setting goes before this."""
+DEFAULTS = {
+    # How often a thread looks before it sleeps. The library's own 300,000 make training 1.7 times slower beside one busy process;
+    # sleeping at once makes it 1.5 times slower on an idle machine.
+    "GOMP_SPINCOUNT": "1000",
+    # glibc gives the memory of a large tensor back when it is freed, and the kernel clears every page of the next one: features
+    # of 1,700 texts took 2.2 million page faults, and take 0.2 million and a tenth less time where up to 1 GiB stays.
+    "MALLOC_MMAP_THRESHOLD_": str(64 * MIB),
+    "MALLOC_TRIM_THRESHOLD_": str(1024 * MIB),
+}
+"""The parent's own settings go before these."""
 
 
 def environment(parent: Mapping[str, str], threads: int | None = None) -> dict[str, str]:

@@ -145,13 +145,22 @@ def test_no_credential_of_the_parent_reaches_the_child(tmp_path, monkeypatch):
     assert seen["HF_HUB_OFFLINE"] == "1"
 
 
-@pytest.mark.parametrize(("own", "found"), [(None, "1000"), ("0", "0")])
-def test_waiting_threads_look_a_little_unless_the_parent_says_otherwise(tmp_path, monkeypatch, own, found):
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+@pytest.mark.parametrize(
+    ("name", "own", "found"),
+    [
+        ("GOMP_SPINCOUNT", None, "1000"),
+        ("GOMP_SPINCOUNT", "0", "0"),
+        ("MALLOC_MMAP_THRESHOLD_", None, "67108864"),
+        ("MALLOC_TRIM_THRESHOLD_", None, "1073741824"),
+        ("MALLOC_TRIM_THRESHOLD_", "131072", "131072"),
+    ],
+)
+def test_threads_wait_and_memory_is_kept_as_we_say_unless_the_parent_says_otherwise(tmp_path, monkeypatch, name, own, found):
+    monkeypatch.delenv(name, raising=False)
     if own is not None:
-        monkeypatch.setenv("GOMP_SPINCOUNT", own)
+        monkeypatch.setenv(name, own)
 
-    assert run("environment", tmp_path).metrics["GOMP_SPINCOUNT"] == found
+    assert run("environment", tmp_path).metrics[name] == found
 
 
 @pytest.mark.promise(18)

@@ -134,7 +134,7 @@ class Adaptation:
             self._checkpoints.end_if_asked()
             return self.classifier.backbone.run(tokens.batch(rows, self.forward.device), until=self._block - 1)
 
-        with self.forward.arithmetic():
+        with self.forward.frozen_passes():
             states.fill(compute, batches_of(tokens, self.forward.device))
         return states
 
@@ -164,7 +164,7 @@ class Adaptation:
                 return
             self._checkpoints.poll(number, lambda: self._snapshot_of("features", {"features": {"partial": so_far()}}))
 
-        with self.forward.arithmetic():
+        with self.forward.frozen_passes():
             features = extract(self.forward.features, batches, poll, stored.get("partial"))
         self.finished["features"] = {"ticks": len(batches)}
         return features

@@ -10,7 +10,7 @@ import torch
 
 from transfer_learning.blocks import freezing
 from transfer_learning.blocks.batching import MULTIPLE, Tokens
-from transfer_learning.blocks.extraction import arithmetic
+from transfer_learning.blocks.extraction import arithmetic, frozen_passes
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.state_cache import StateCache
 from transfer_learning.blocks.train_loop import Examples
@@ -56,6 +56,10 @@ class Forward:
     def arithmetic(self) -> AbstractContextManager[object]:
         """Return the context that passes run in."""
         return arithmetic(self.device, self._precision)
+
+    def frozen_passes(self) -> AbstractContextManager[None]:
+        """Return the context in which frozen blocks run over all rows."""
+        return frozen_passes(self._classifier.model, self.device, self._precision)
 
     def set_modes(self, training: bool) -> None:
         """Prepare the classifier for training, or for evaluation."""

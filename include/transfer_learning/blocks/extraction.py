@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from transfer_learning.blocks.backbone import Backbone, Batch
 from transfer_learning.blocks.batching import Tokens, length_batches
@@ -18,6 +21,9 @@ TOKEN_BUDGET = 2048
 
 CUDA_TOKEN_BUDGET = 65_536
 """On an accelerator, which small batches leave idle."""
+
+PLAIN_ATTENTION_POSITIONS = 640
+"""Models that take longer inputs keep the fused attention: the products hold a number for each pair of tokens."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +54,46 @@ class Extractor:
 def arithmetic(device: str, precision: str) -> contextlib.AbstractContextManager[object]:
     """Return the context in which a model computes in ``fp32`` or ``bf16``; open over many batches, it casts weights once."""
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextlib.contextmanager
+def frozen_passes(model: Any, device: str, precision: str) -> Iterator[None]:
+    """Enter the context in which a frozen model runs over many rows.
+
+    That is ``arithmetic``; and in bf16 on the processor what passes without gradients can do faster there: attention by plain
+    products, where the fused one takes 1.5 times as long and more (six layers of width 384, rows of 8 to 256 tokens), and states
+    that stay in bf16 behind each normalisation. Both together take a sixth to a fifth of the time away; the cosine with features
+    in fp32 stays at 0.9999. It depends on the model alone and not on the rows.
+
+    Args:
+        model: of ``transformers``, in evaluation mode.
+        device: where it lies.
+        precision: ``fp32`` or ``bf16``.
+    """
+    if device != "cpu" or precision != "bf16":
+        with arithmetic(device, precision):
+            yield
+        return
+    before = model.config._attn_implementation
+    if getattr(model.config, "max_position_embeddings", PLAIN_ATTENTION_POSITIONS + 1) <= PLAIN_ATTENTION_POSITIONS:
+        model.set_attn_implementation("eager")
+    try:
+        with arithmetic(device, precision), _NarrowNorms():
+            yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+class _NarrowNorms(TorchFunctionMode):
+    """While it is entered, ``torch.nn.functional.layer_norm`` takes and gives bf16; its sums stay in fp32."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is not functional.layer_norm:
+            return func(*args, **(kwargs or {}))
+        with torch.autocast("cpu", enabled=False):
+            return func(args[0].bfloat16(), *args[1:], **(kwargs or {}))
 
 
 def batches_of(tokens: Tokens, device: str) -> list[list[int]]:

@@ -24,6 +24,8 @@ def choose(precision: str, run: Run) -> dict[str, Any]:
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     torch.use_deterministic_algorithms(True)
+    # Else every tensor is written twice, as an aid for finding faults.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_flush_denormal(True)  # processors take many times as long over the tiny gradients of rows that are learned
     device = "cuda" if torch.cuda.is_available() else run.device
     native = has_native_bf16(device)

@@ -23,7 +23,7 @@ from transfer_learning.blocks import numerics
 from transfer_learning.blocks.backbone import Backbone
 from transfer_learning.blocks.base_model import load_base
 from transfer_learning.blocks.batching import Tokens, tokenize
-from transfer_learning.blocks.extraction import Extractor, arithmetic, batches_of, extract
+from transfer_learning.blocks.extraction import Extractor, batches_of, extract, frozen_passes
 from transfer_learning.blocks.feature_parts import Part, PartWriter, read_parts
 from transfer_learning.blocks.model_folder import write_json
 from transfer_learning.blocks.pooling import pooled_width
@@ -114,7 +114,7 @@ def _compute(
             writer.close_part()
             raise Stopped("STOPPED between two batches; the parts that were written are kept")
 
-    with arithmetic(device, str(run.numerics["precision"])):
+    with frozen_passes(base.model, device, str(run.numerics["precision"])):
         for window, batch in _one_ahead(tokenized, _windows(files, task, missing)):
 
             def compute(rows: Sequence[int], batch: Tokens = batch) -> torch.Tensor:

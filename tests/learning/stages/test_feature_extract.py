@@ -262,16 +262,20 @@ def test_no_row_at_all_is_one_line(extraction: Extraction) -> None:
         extraction.run(splits=("test",))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("settings", [{}, {"pooling": "concat", "normalize": True}, {"layer": 2, "classifier": "linear_svm"}])
-def test_a_probe_on_stored_features_is_the_probe_that_computes_them(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_a_probe_on_stored_features_is_the_probe_that_computes_them(
+    tmp_path: Path, settings: dict[str, Any], precision: str
+) -> None:
     job = Job(tmp_path / "job", validation=9)
     extraction = Extraction(tmp_path)
     extraction.inputs = dict(job.inputs)
-    extraction.run(layers=(settings.get("layer", -1),), **{k: v for k, v in settings.items() if k in ("pooling", "normalize")})
+    pooling = {name: value for name, value in settings.items() if name in ("pooling", "normalize")}
+    extraction.run(layers=(settings.get("layer", -1),), precision=precision, **pooling)
 
-    fresh = job.run("fresh", strategy="linear_probe", precision="fp32", **settings)
+    fresh = job.run("fresh", strategy="linear_probe", precision=precision, **settings)
     job.inputs["features"] = [extraction.cache]
-    stored = job.run("stored", strategy="linear_probe", precision="fp32", **settings)
+    stored = job.run("stored", strategy="linear_probe", precision=precision, **settings)
 
     assert stored == fresh
     assert weight_hashes(tmp_path / "job" / "stored") == weight_hashes(tmp_path / "job" / "fresh")

@@ -36,7 +36,7 @@ def test_golden_vectors_hold_for_this_numerics_version():
     """When this turns red, raise NUMERICS_VERSIONS["pull_dataset"]: rows would change their split and their snapshot."""
     text, label = texts("Profits  RISE", "ﬁnal whistle"), texts("business", None)
 
-    assert NUMERICS_VERSIONS["pull_dataset"] == 2
+    assert NUMERICS_VERSIONS["pull_dataset"] == 3
     assert hexes(row_hash({"text": text, "label": label})) == GOLDEN["row"]
     assert hexes(input_hash(text)) == GOLDEN["input"]
     assert hexes(input_hash(text, label)) == GOLDEN["pair"]

@@ -1,0 +1,63 @@
+"""How a frozen model runs over many rows: quicker on the processor in bf16, and left as it was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from learning.real_news import BASE, headlines
+from learning.tiny_model import write_base
+from transfer_learning.blocks.backbone import Backbone
+from transfer_learning.blocks.base_model import Base, load_base
+from transfer_learning.blocks.batching import tokenize
+from transfer_learning.blocks.extraction import Extractor, batches_of, extract, frozen_passes
+
+TEXTS = [text for text, _ in headlines()[:64]]
+
+
+def features(base: Base, precision: str) -> torch.Tensor:
+    backbone = Backbone(base.model.eval())
+    tokens = tokenize(base.tokenizer, TEXTS, None, 64, segments=backbone.has_segments)
+    extractor = Extractor(backbone, (backbone.block_number(-1),), "mean", normalize=False, device="cpu")
+    with frozen_passes(base.model, "cpu", precision):
+        return extract(lambda rows: extractor(tokens.batch(rows)), batches_of(tokens, "cpu"), lambda *_: None)
+
+
+def test_features_in_bf16_are_those_in_fp32_but_for_rounding() -> None:
+    base = load_base(BASE, [], "mean", seed=0)
+
+    narrow, wide = features(base, "bf16"), features(base, "fp32")
+
+    assert not torch.equal(narrow, wide)
+    assert float(functional.cosine_similarity(narrow, wide).min()) > 0.9995
+
+
+@pytest.mark.parametrize(("positions", "device", "precision", "found"), [
+    (512, "cpu", "bf16", "eager"), (512, "cpu", "fp32", "sdpa"), (8192, "cpu", "bf16", "sdpa"),
+])  # fmt: skip
+def test_attention_is_by_plain_products_in_bf16_where_inputs_are_short_and_as_before_afterwards(
+    tmp_path: Path, positions: int, device: str, precision: str, found: str
+) -> None:
+    model = load_base(write_base(tmp_path / "base"), [], "mean", seed=0).model
+    model.config.max_position_embeddings = positions
+    assert model.config._attn_implementation == "sdpa"
+
+    with pytest.raises(ZeroDivisionError), frozen_passes(model, device, precision):
+        inside = model.config._attn_implementation
+        raise ZeroDivisionError
+
+    assert (inside, model.config._attn_implementation) == (found, "sdpa")
+
+
+def test_states_stay_narrow_behind_a_normalisation_while_it_is_entered(tmp_path: Path) -> None:
+    model = load_base(write_base(tmp_path / "base"), [], "mean", seed=0).model
+    given, norm = torch.randn(4, 8), torch.nn.LayerNorm(8)
+
+    with frozen_passes(model, "cpu", "bf16"), torch.inference_mode():
+        narrow = norm(given)
+
+    assert (narrow.dtype, norm(given).dtype) == (torch.bfloat16, torch.float32)
+    assert torch.allclose(narrow.float(), norm(given), atol=0.03)
