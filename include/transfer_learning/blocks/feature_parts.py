@@ -21,8 +21,11 @@ from transfer_learning.errors import BadInput
 from transfer_learning.feature_files import PART, part_name, read_hashes
 from transfer_learning.hashes import Hashes, fixed_binary, joined, sha256_of
 
-PART_ROWS = 20_000
-"""Rows to a part at most: what is held in memory."""
+PART_BYTES = 8 << 20
+"""A part is closed when its features take this much: about as much again is needed to write it."""
+
+GROUP_ROWS = 1024
+"""Rows to a row group: writing takes memory for each number in one, beside the numbers."""
 
 PART_SECONDS = 30.0
 """A part is closed after this long, so that a killed extraction loses no more than that."""
@@ -115,7 +118,7 @@ class PartWriter:
         """Take the features of some rows, (rows, width)."""
         self._hashes.append(hashes)
         self._features.append(features.numpy().astype(self._dtype))
-        if sum(map(len, self._hashes)) >= PART_ROWS or time.monotonic() - self._opened >= PART_SECONDS:
+        if sum(values.nbytes for values in self._features) >= PART_BYTES or time.monotonic() - self._opened >= PART_SECONDS:
             self.close_part()
 
     def close_part(self) -> None:
@@ -131,7 +134,7 @@ class PartWriter:
         with room_for(temporary, values.nbytes):
             table = pa.table([fixed_binary(hashes), column], names=["input_hash", "features"])
             # Numbers of a model repeat no values and hardly compress.
-            pq.write_table(table, temporary, compression="none", use_dictionary=False)
+            pq.write_table(table, temporary, compression="none", use_dictionary=False, row_group_size=GROUP_ROWS)
         path = self._folder / part_name(self._precision, sha256_of(temporary))
         temporary.replace(path)
         return Part(path, hashes)

@@ -34,7 +34,7 @@ from transfer_learning.hashes import Hashes, joined
 from transfer_learning.specs import FeatureSpec, TaskSpec
 from transfer_learning.stage import Inputs, Run
 
-WINDOW = 8192
+WINDOW = 4096
 """Rows that are read, tokenised and batched at a time: enough of each length, and memory that does not grow with the rows."""
 
 

@@ -198,7 +198,7 @@ def test_rows_are_read_a_window_at_a_time(extraction: Extraction, monkeypatch: p
     whole, hashes = extraction.features(), extraction.hashes()
     shutil.rmtree(extraction.cache)
     monkeypatch.setattr(stage, "WINDOW", 7)
-    monkeypatch.setattr(feature_parts, "PART_ROWS", 10)
+    monkeypatch.setattr(feature_parts, "PART_BYTES", 10 * 4 * WIDTH)
 
     extraction.run()
 
