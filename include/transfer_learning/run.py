@@ -9,6 +9,7 @@ Reads ``job.json``: ``protocol`` (1), ``stage``, ``spec``, ``inputs`` {role: [fo
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -106,7 +107,7 @@ def run_stage(job: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, A
     run.listen_for_stop()
     out = Path(job["out"])
     out.mkdir(parents=True, exist_ok=True)
-    stage: Stage = getattr(importlib.import_module(f"transfer_learning.stages.{job['stage']}"), job["stage"])
+    stage = import_stage(job["stage"])
     inputs = {role: [Path(folder) for folder in folders] for role, folders in job["inputs"].items()}
     try:
         with _all_or_nothing(out), room_for(out):
@@ -117,6 +118,21 @@ def run_stage(job: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, A
         raise HostOutOfMemory(
             f"OUT_OF_MEMORY stage {job['stage']} needs more than {within} — raise memory_limit_mb or send less"
         ) from None
+
+
+def import_stage(name: str) -> Stage:
+    """Import a stage and all that it takes, with the garbage collector off, and never look through these objects again.
+
+    They stay until the end. Looking through 400,000 of them takes a quarter of the time of the imports, 0.7 s, and 0.2 s later on,
+    whenever the collector looks at everything.
+    """
+    gc.disable()
+    try:
+        stage: Stage = getattr(importlib.import_module(f"transfer_learning.stages.{name}"), name)
+        gc.freeze()
+    finally:
+        gc.enable()
+    return stage
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The job runner against a stage that misbehaves in every way of the outcome table."""
 
+import gc
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from promises import sizes
 from transfer_learning import child
 from transfer_learning.errors import BadInput, Crashed, Diverged, HostOutOfMemory, OutOfMemory, Stopped
 from transfer_learning.jobs import StopFlag, run_job
+from transfer_learning.run import import_stage
 from transfer_learning.specs import PullSpec
 
 MISBEHAVING = Path(__file__).parent / "misbehaving"
@@ -161,6 +163,23 @@ def test_threads_wait_and_memory_is_kept_as_we_say_unless_the_parent_says_otherw
         monkeypatch.setenv(name, own)
 
     assert run("environment", tmp_path).metrics[name] == found
+
+
+def test_what_a_stage_imports_is_not_looked_through_for_garbage_again():
+    try:
+        import_stage("merge")
+
+        assert gc.get_freeze_count() > 10_000
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+
+
+def test_the_garbage_collector_is_on_again_where_a_stage_cannot_be_imported():
+    with pytest.raises(ModuleNotFoundError):
+        import_stage("nowhere")
+
+    assert gc.isenabled()
 
 
 @pytest.mark.promise(18)
