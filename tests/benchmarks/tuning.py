@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import statistics
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from benchmarks.corpora import Corpus, headlines
@@ -77,7 +77,7 @@ def search(grid: Grid, seeds: Collection[int], *, every: bool) -> None:
 
 def tuned_trainer(
     bench: Bench, make: Callable[[int], Corpus], wanted: float, *, draws: int, searched: int, every: bool
-) -> list[Row]:
+) -> Iterator[Row]:
     """Our defaults against the best of the peer's grid over the same frozen blocks, and the time to the best run's accuracy.
 
     Args:
@@ -95,12 +95,11 @@ def tuned_trainer(
     grid.run({*best.values(), target}, seeds)
     corpora = [make(seed) for seed in seeds]
     ours = {strategy: bench.accuracies(corpora, strategy=strategy, **settings) for strategy, settings in OURS.items()}
-    rows = []
     for strategy, point in best.items():
         pairs = list(zip(ours[strategy], grid.accuracies(point, seeds), strict=True))
-        rows.append(not_worse(f"{strategy} as it comes vs best of the grid ({_name(point)})", make(0).name, pairs))
+        yield not_worse(f"{strategy} as it comes vs best of the grid ({_name(point)})", make(0).name, pairs)
     means = {strategy: statistics.mean(found) for strategy, found in ours.items()}
-    return [*rows, _time_to(bench, make, target, statistics.mean(grid.accuracies(target, seeds)), means, wanted)]
+    yield _time_to(bench, make, target, statistics.mean(grid.accuracies(target, seeds)), means, wanted)
 
 
 def _time_to(
