@@ -8,8 +8,8 @@ learns from the same draws. A start from random weights tells what the base mode
 Expected: with 40 labels training every weight is right on 0.78 of the test headlines, the other strategies on 0.71 to 0.77,
 TF-IDF on 0.35, from scratch on 0.29; with 160 labels 0.84, 0.81 to 0.86, 0.54 and 0.42; with 640 labels 0.88, 0.87 to 0.89, 0.72
 and 0.65 (means of three draws). On a base model that has read the articles first a probe has 0.75, 0.82 and 0.87, and training
-every weight 0.77, 0.85 and 0.89. These 72 trainings, their evaluations and six minutes of reading took 50 minutes on two cores; one
-draw without the reading, which the form asks for, takes a quarter of it.
+every weight 0.77, 0.85 and 0.89. These 72 trainings, their evaluations and six minutes of reading took 50 minutes on two cores;
+one draw without the reading, which the form asks for, takes a quarter of it.
 
 To use it for your own texts, copy this file and change MODEL, LANGUAGE, the sources and the columns.
 """

@@ -74,7 +74,7 @@ PARAMS = {
         type="string",
         minLength=1,
         title="General text",
-        description="CSV, JSON Lines or Parquet with a column text, of your own: the demo brings none.",
+        description="CSV, JSON Lines or Parquet with a column text: as much as you have. The demo's is the Python reference.",
     ),
     "train_source": Param(
         TRAIN,

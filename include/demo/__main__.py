@@ -75,9 +75,7 @@ class Stage:
 
     def upload(self, day: int) -> None:
         """Put the files of day 1 or 2 into the bucket."""
-        story.upload(
-            self.s3.client(), BUCKET, self.prefix, self.corpus.days[day - 1], self.corpus.golden, self.corpus.all_labelled
-        )
+        story.upload(self.s3.client(), BUCKET, self.prefix, self.corpus, day)
 
 
 def main() -> int:

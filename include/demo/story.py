@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demo.airflow_api import AirflowApi
+from demo.corpus import Corpus
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -29,11 +30,12 @@ class RunFailed(Exception):
     """A run of the DAG ended in failure; the message is the task's own line and where its log lies."""
 
 
-def upload(client: S3Client, bucket: str, prefix: str, train: Path, golden: Path, all_labelled: Path) -> None:
-    """Put the day's training file over yesterday's, and beside it the golden test set and what it would be with every label."""
-    client.upload_file(str(golden), bucket, f"{prefix}/test/golden.csv")
-    client.upload_file(str(train), bucket, f"{prefix}/train/labelled-so-far.csv")
-    client.upload_file(str(all_labelled), bucket, f"{prefix}/all-labelled/all.csv")
+def upload(client: S3Client, bucket: str, prefix: str, corpus: Corpus, day: int) -> None:
+    """Put the training file of day 1 or 2 over the day's before, and beside it what the recipes read besides."""
+    client.upload_file(str(corpus.days[day - 1]), bucket, f"{prefix}/train/labelled-so-far.csv")
+    client.upload_file(str(corpus.golden), bucket, f"{prefix}/test/golden.csv")
+    client.upload_file(str(corpus.all_labelled), bucket, f"{prefix}/all-labelled/all.csv")
+    client.upload_file(str(corpus.general), bucket, "general/python-reference.csv")
 
 
 def wait_for_dag(api: AirflowApi, check: Callable[[], None], dag: str = DAG, seconds: float = 90.0) -> None:

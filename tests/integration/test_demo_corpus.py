@@ -94,8 +94,15 @@ def test_articles_are_whole_all_labelled_and_more_on_day_2(articles: Corpus) -> 
     assert sum(len(row["article"]) for row in day_2.values()) / len(day_2) > 2000
 
 
+def test_there_is_general_text_to_learn_a_language_from(headlines: Corpus) -> None:
+    with headlines.general.open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    assert len(texts) == len(set(texts)) > 50
+    assert sum(len(text.split()) for text in texts) > 50_000
+
+
 def test_the_files_are_the_same_bytes_each_time(headlines: Corpus, tmp_path: Path) -> None:
     again = write_corpus(tmp_path)
-    files = ((corpus.golden, *corpus.days, corpus.all_labelled) for corpus in (headlines, again))
+    files = ((corpus.golden, *corpus.days, corpus.all_labelled, corpus.general) for corpus in (headlines, again))
     pairs = zip(*files, strict=True)
     assert all(first.read_bytes() == second.read_bytes() for first, second in pairs)
