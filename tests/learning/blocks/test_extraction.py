@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,27 +10,27 @@ import torch
 from torch.nn import functional
 
 from learning.real_news import BASE, headlines
-from learning.tiny_model import write_base
+from learning.tiny_model import CONFIGS, make_rows, write_base
 from transfer_learning.blocks.backbone import Backbone
 from transfer_learning.blocks.base_model import Base, load_base
 from transfer_learning.blocks.batching import tokenize
 from transfer_learning.blocks.extraction import Extractor, batches_of, extract, frozen_passes
 
-TEXTS = [text for text, _ in headlines()[:64]]
 
-
-def features(base: Base, precision: str) -> torch.Tensor:
+def features(base: Base, texts: Sequence[str], precision: str) -> torch.Tensor:
     backbone = Backbone(base.model.eval())
-    tokens = tokenize(base.tokenizer, TEXTS, None, 64, segments=backbone.has_segments)
-    extractor = Extractor(backbone, (backbone.block_number(-1),), "mean", normalize=False, device="cpu")
+    tokens = tokenize(base.tokenizer, texts, None, min(base.max_length, 64), segments=backbone.has_segments)
+    extractor = Extractor(backbone, tuple(range(len(backbone.blocks))), "mean", normalize=False, device="cpu")
     with frozen_passes(base.model, "cpu", precision):
         return extract(lambda rows: extractor(tokens.batch(rows)), batches_of(tokens, "cpu"), lambda *_: None)
 
 
-def test_features_in_bf16_are_those_in_fp32_but_for_rounding() -> None:
-    base = load_base(BASE, [], "mean", seed=0)
+@pytest.mark.parametrize("kind", ["MiniLM", *CONFIGS])
+def test_features_in_bf16_are_those_in_fp32_but_for_rounding(tmp_path: Path, kind: str) -> None:
+    folder, rows = (BASE, headlines()) if kind == "MiniLM" else (write_base(tmp_path / "base", kind), make_rows(40))
+    base, texts = load_base(folder, [], "mean", seed=0), [text for text, _ in rows[:64]]
 
-    narrow, wide = features(base, "bf16"), features(base, "fp32")
+    narrow, wide = features(base, texts, "bf16"), features(base, texts, "fp32")
 
     assert not torch.equal(narrow, wide)
     assert float(functional.cosine_similarity(narrow, wide).min()) > 0.9995
