@@ -40,7 +40,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """The CSV files of one story, with the columns id, ``text_column``, topic, and body for headlines."""
+    """The CSV files of one story. All but ``general`` have the columns id, ``text_column``, topic, and body for headlines."""
 
     text_column: str
     golden: Path
@@ -56,7 +56,7 @@ class Corpus:
 
 
 def write_corpus(folder: Path, text: Text = "headlines") -> Corpus:
-    """Write golden.csv, day1.csv, day2.csv and all.csv into ``folder``.
+    """Write golden.csv, day1.csv, day2.csv, all.csv and general.csv into ``folder``.
 
     Headlines: day 1 has 80 labels, day 2 the same rows with 240 more; a training row has no body that also stands in golden.csv.
     Articles: all are labelled, and day 2 has more of them.

@@ -31,7 +31,7 @@ class RunFailed(Exception):
 
 
 def upload(client: S3Client, bucket: str, prefix: str, corpus: Corpus, day: int) -> None:
-    """Put the training file of day 1 or 2 over the day's before, and beside it what the recipes read besides."""
+    """Replace the training file by that of day 1 or 2, and upload the test set, all labels and the general text."""
     client.upload_file(str(corpus.days[day - 1]), bucket, f"{prefix}/train/labelled-so-far.csv")
     client.upload_file(str(corpus.golden), bucket, f"{prefix}/test/golden.csv")
     client.upload_file(str(corpus.all_labelled), bucket, f"{prefix}/all-labelled/all.csv")

@@ -30,21 +30,26 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-DEFAULTS = {
-    # How often a thread looks before it sleeps. The library's own 300,000 make training 1.7 times slower beside one busy process;
-    # sleeping at once makes it 1.5 times slower on an idle machine.
-    "GOMP_SPINCOUNT": "1000",
-    # glibc gives the memory of a large tensor back when it is freed, and the kernel clears every page of the next one: features
-    # of 1,700 texts took 2.2 million page faults, and take 0.2 million and a tenth less time where up to 1 GiB stays.
-    "MALLOC_MMAP_THRESHOLD_": str(64 * MIB),
-    "MALLOC_TRIM_THRESHOLD_": str(1024 * MIB),
-}
-"""The parent's own settings go before these."""
+DEFAULTS = {"GOMP_SPINCOUNT": "1000"}
+"""How often a thread looks before it sleeps. The library's own 300,000 make training 1.7 times slower beside one busy process;
+sleeping at once makes it 1.5 times slower on an idle machine. The parent's own setting goes before this."""
+
+KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(32 * MIB), "MALLOC_TRIM_THRESHOLD_": str(1024 * MIB)}
+"""glibc gives the memory of a large tensor back when it is freed, and the kernel clears every page of the next one: the features
+of 1,700 texts took 2.2 million page faults, and take 0.2 million and a tenth less time where up to 1 GiB stays. Older releases
+refuse a first threshold above 32 MiB. The parent's own settings go before these."""
 
 
-def environment(parent: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
-    """Return what a child inherits: an allow-list, so that no credential of the parent is in it, and the hub switched off."""
-    kept = DEFAULTS | {name: value for name, value in parent.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
+def environment(parent: Mapping[str, str], threads: int | None = None, limits: Mapping[str, int] | None = None) -> dict[str, str]:
+    """Return what a child inherits: an allow-list, so that no credential of the parent is in it, and the hub switched off.
+
+    Args:
+        parent: the environment of this process.
+        threads: of the child's arithmetic; None leaves it to torch.
+        limits: as of ``keep_to_limits``; a limit on memory counts what was freed and is kept.
+    """
+    defaults = DEFAULTS if (limits or {}).get("memory_mb") else DEFAULTS | KEEP_FREED
+    kept = defaults | {name: value for name, value in parent.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
     kept |= OFFLINE | {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     if threads is not None:
         kept |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}

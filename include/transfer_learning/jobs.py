@@ -125,7 +125,7 @@ def run_job(
     if stop.is_set:
         raise Stopped("STOPPED before it started; a retry starts over")
     job_file = _write_job(stage, spec, inputs, work, facts, resume_from, cache, threads, limits)
-    with _started(python or sys.executable, job_file, threads) as process:
+    with _started(python or sys.executable, job_file, child.environment(os.environ, threads, limits)) as process:
         stop.watch(process.pid)
         try:
             _follow(process, work / "progress.jsonl", on_progress or (lambda _: None), watch or (lambda: None), stop)
@@ -168,13 +168,13 @@ def _write_job(
 
 
 @contextlib.contextmanager
-def _started(python: str, job_file: Path, threads: int | None) -> Iterator[subprocess.Popen[bytes]]:
+def _started(python: str, job_file: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Start the child with its output in a file: an inherited pipe would keep Airflow waiting for a leftover of it."""
     with (job_file.parent / "output.log").open("wb") as output:
         try:
             process = subprocess.Popen(
                 [python, "-m", "transfer_learning.run", str(job_file)],
-                env=child.environment(os.environ, threads),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

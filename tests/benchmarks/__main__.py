@@ -27,7 +27,7 @@ Comparisons = dict[str, Callable[[], Iterable[Row]]]
 
 
 def small(bench: Bench) -> Comparisons:
-    """Return what takes nine minutes."""
+    """Return the short part."""
     return {
         "full_headlines": lambda: comparisons.full_fine_tuning(bench, 3, lambda seed: headlines(320, seed), epochs=4),
         "cold_extraction": lambda: comparisons.cold_extraction(bench, 3),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from promises import sizes
-from transfer_learning import child
+from transfer_learning import child, stages
 from transfer_learning.errors import BadInput, Crashed, Diverged, HostOutOfMemory, OutOfMemory, Stopped
 from transfer_learning.jobs import StopFlag, run_job
 from transfer_learning.run import import_stage
@@ -152,7 +152,7 @@ def test_no_credential_of_the_parent_reaches_the_child(tmp_path, monkeypatch):
     [
         ("GOMP_SPINCOUNT", None, "1000"),
         ("GOMP_SPINCOUNT", "0", "0"),
-        ("MALLOC_MMAP_THRESHOLD_", None, "67108864"),
+        ("MALLOC_MMAP_THRESHOLD_", None, "33554432"),
         ("MALLOC_TRIM_THRESHOLD_", None, "1073741824"),
         ("MALLOC_TRIM_THRESHOLD_", "131072", "131072"),
     ],
@@ -165,12 +165,25 @@ def test_threads_wait_and_memory_is_kept_as_we_say_unless_the_parent_says_otherw
     assert run("environment", tmp_path).metrics[name] == found
 
 
-def test_what_a_stage_imports_is_not_looked_through_for_garbage_again():
-    try:
-        import_stage("merge")
+def test_freed_memory_is_not_kept_where_memory_is_limited(tmp_path, monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
 
-        assert gc.get_freeze_count() > 10_000
+    assert not [name for name in child.environment({}, limits={"memory_mb": 256}) if name.startswith("MALLOC_")]
+    assert "MALLOC_TRIM_THRESHOLD_" in child.environment({}, limits={"cpu_seconds": 9})
+
+
+def test_what_a_stage_imports_is_not_looked_through_for_garbage(tmp_path, monkeypatch):
+    (tmp_path / "heavy.py").write_text("import gc\nwas_on = gc.isenabled()\nkept = [[] for _ in range(5000)]\nheavy = was_on\n")
+    monkeypatch.setattr(stages, "__path__", [*stages.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "transfer_learning.stages.heavy", raising=False)
+    gc.freeze()
+    before = gc.get_freeze_count()
+    try:
+        was_on = import_stage("heavy")
+
+        assert was_on is False
         assert gc.isenabled()
+        assert gc.get_freeze_count() >= before + 5000
     finally:
         gc.unfreeze()
 

@@ -134,7 +134,7 @@ class Adaptation:
             self._checkpoints.end_if_asked()
             return self.classifier.backbone.run(tokens.batch(rows, self.forward.device), until=self._block - 1)
 
-        with self.forward.frozen_passes():
+        with self.forward.arithmetic():  # what the same blocks give where nothing is stored
             states.fill(compute, batches_of(tokens, self.forward.device))
         return states
 

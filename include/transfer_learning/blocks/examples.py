@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from transfer_learning.blocks import freezing
+from transfer_learning.blocks.backbone import quickest_attention
 from transfer_learning.blocks.batching import MULTIPLE, Tokens
 from transfer_learning.blocks.extraction import arithmetic, frozen_passes
 from transfer_learning.blocks.head import TextClassifier
@@ -58,15 +59,13 @@ class Forward:
         return arithmetic(self.device, self._precision)
 
     def frozen_passes(self) -> AbstractContextManager[None]:
-        """Return the context in which frozen blocks run over all rows."""
+        """Return the context in which features are computed."""
         return frozen_passes(self._classifier.model, self.device, self._precision)
 
     def set_modes(self, training: bool) -> None:
         """Prepare the classifier for training, or for evaluation."""
-        # The fused attention of the processor knows no dropout, and what stands in for it takes 1.6 times as long as plain
-        # products (articles of 256 tokens, two cores); without dropout, or on an accelerator, the fused one is faster.
-        plain = training and self.device == "cpu" and self._classifier.backbone.attention_dropout > 0
-        self._classifier.model.set_attn_implementation("eager" if plain else "sdpa")
+        model = self._classifier.model
+        model.set_attn_implementation(quickest_attention(model.config, self.device, self._precision, training=training))
         if training:
             freezing.set_modes(self._classifier)
         else:

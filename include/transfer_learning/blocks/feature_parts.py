@@ -22,13 +22,13 @@ from transfer_learning.feature_files import PART, part_name, read_hashes
 from transfer_learning.hashes import Hashes, fixed_binary, joined, sha256_of
 
 PART_BYTES = 8 << 20
-"""A part is closed when its features take this much: about as much again is needed to write it."""
+"""A part is closed by the rows with which its features take this much: about as much again is needed to write it."""
 
 GROUP_ROWS = 1024
 """Rows to a row group: writing takes memory for each number in one, beside the numbers."""
 
 PART_SECONDS = 30.0
-"""A part is closed after this long, so that a killed extraction loses no more than that."""
+"""A part is closed by the first rows that come after this long, so that a killed extraction loses little more than that."""
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,12 @@ from transfer_learning.blocks.safe_loading import read_json
 from transfer_learning.settings import Settings, canonical_json
 from transfer_learning.specs import FineTuneSpec, TaskSpec
 from transfer_learning.stage import NUMERICS_VERSIONS, Run
+
+FENCE = "---"
+"""Line before and behind the front matter of a card."""
+
+LONGEST_LICENSE = 200
+"""Characters; more is none."""
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -82,14 +87,18 @@ def label_counts(train: Rows, validation: Rows | None) -> dict[str, dict[str, in
 
 
 def license_of(folder: Path) -> str | None:
-    """Return the license that the base model's card names in its front matter."""
+    """Return the license that the base model's card names in its front matter, or several; None where it cannot be read."""
     card = folder / "README.md"
     if not card.exists():
         return None
-    front = re.match(r"---\s*\n(.*?)^---\s*$", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL | re.MULTILINE)
+    first, *lines = card.read_text(encoding="utf-8-sig", errors="replace").splitlines() or [""]
+    if first.strip() != FENCE or FENCE not in (ends := [line.rstrip() for line in lines]):
+        return None
     try:
-        fields = yaml.safe_load(front[1]) if front else None
-    except (yaml.YAMLError, ValueError, RecursionError):  # a card is prose: what nobody can read names no license
+        # The base loader makes strings, lists and tables of what it reads, and nothing else.
+        fields = yaml.load("\n".join(lines[: ends.index(FENCE)]), yaml.BaseLoader)  # noqa: S506 - not an unsafe one
+    except (yaml.YAMLError, RecursionError):
         return None
     named = fields.get("license") if isinstance(fields, dict) else None
-    return ", ".join(map(str, named)) if isinstance(named, list) else str(named or "") or None
+    names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str) and name]
+    return ", ".join(names)[:LONGEST_LICENSE] or None

@@ -24,8 +24,8 @@ class TaskSpec(Settings):
     id: str | None = None
     """Column that names a row for good."""
     group: str | None = None
-    """Column whose equal values stay in one split. By the split keys ``given`` and ``time`` no row of a group trains of which
-    another row is a test row. An empty cell is no group."""
+    """Column whose equal values stay in one split, for the split keys ``group``, ``given`` and ``time``. By the last two test
+    wins over validation, and both over training: the group's other rows are left out. An empty cell is no group."""
     time: str | None = None
     """Column with the time of a row; needed by windows and by the split key ``time``."""
     slices: tuple[str, ...] = ()

@@ -35,7 +35,12 @@ from transfer_learning.specs import FeatureSpec, TaskSpec
 from transfer_learning.stage import Inputs, Run
 
 WINDOW = 4096
-"""Rows that are read, tokenised and batched at a time: enough of each length, and memory that does not grow with the rows."""
+WINDOW_CHARACTERS = 2_000_000
+"""Rows, and characters of their texts, from which on what was read is tokenised and batched: enough of each length, seconds of
+work, and memory that does not grow with the rows."""
+
+READ_ROWS = 512
+"""Rows that are read at a time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +50,11 @@ class Window:
     hashes: Hashes
     texts: list[str]
     pairs: list[str] | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows, and characters of their texts."""
+        return len(self.texts), sum(map(len, [*self.texts, *(self.pairs or ())]))
 
 
 Prepared = tuple[Window, Tokens]
@@ -146,14 +156,15 @@ def _windows(files: Sequence[Path], task: TaskSpec, missing: Hashes) -> Iterator
     done = np.zeros(len(missing), dtype=bool)
     gathered: list[Window] = []
     for path in files:
-        for hashes, texts, pairs in read_texts(path, task, WINDOW):
+        for hashes, texts, pairs in read_texts(path, task, min(READ_ROWS, WINDOW)):
             places = np.minimum(np.searchsorted(missing, hashes), len(missing) - 1)
             fresh = (missing[places] == hashes) & ~done[places]
             _, first = np.unique(hashes, return_index=True)
             rows = np.intersect1d(np.flatnonzero(fresh), first)
             done[places[rows]] = True
             gathered.append(Window(hashes[rows], [texts[i] for i in rows], [pairs[i] for i in rows] if pairs else None))
-            if sum(len(window.texts) for window in gathered) >= WINDOW:
+            rows_read, characters = (sum(sizes) for sizes in zip(*(window.size for window in gathered), strict=True))
+            if rows_read >= WINDOW or characters >= WINDOW_CHARACTERS:
                 yield _merged(gathered)
                 gathered = []
     if any(window.texts for window in gathered):

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import BertConfig
 
 from learning.tiny_model import CONFIGS, write_base
 from transfer_learning.blocks import freezing
+from transfer_learning.blocks.backbone import quickest_attention
 from transfer_learning.blocks.base_model import Base, load_base
 from transfer_learning.blocks.batching import padded, tokenize
 from transfer_learning.blocks.head import TextClassifier
@@ -135,10 +137,30 @@ def test_embeddings_have_dropout_where_they_train(tmp_path: Path, kind: str, blo
     assert torch.equal(classifier.backbone.run(batch, until=0), classifier.backbone.run(batch, until=0)) == (block == 1)
 
 
-def test_every_architecture_tells_how_much_attention_training_leaves_out(base: Base) -> None:
-    backbone = TextClassifier(base.model, 3, "mean").backbone
+def test_training_on_the_processor_takes_the_attention_that_knows_dropout_where_there_is_any(base: Base) -> None:
+    config = base.model.config
+    has_dropout = config.model_type != "albert"
 
-    assert backbone.attention_dropout == (0.0 if base.model.config.model_type == "albert" else 0.1)
+    for precision in ("fp32", "bf16"):
+        assert quickest_attention(config, "cpu", precision, training=True) == ("eager" if has_dropout else "sdpa")
+        assert quickest_attention(config, "cuda", precision, training=True) == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "positions", "found"),
+    [
+        ("cpu", "bf16", 512, "eager"),
+        ("cpu", "bf16", 8192, "sdpa"),
+        ("cpu", "fp32", 512, "sdpa"),
+        ("cuda", "bf16", 512, "sdpa"),
+    ],
+)
+def test_without_gradients_attention_is_by_plain_products_in_bf16_on_the_processor_where_inputs_are_short(
+    device: str, precision: str, positions: int, found: str
+) -> None:
+    config = BertConfig(max_position_embeddings=positions)
+
+    assert quickest_attention(config, device, precision, training=False) == found
 
 
 def test_gpt2_can_end_at_its_last_layer_alone(tmp_path: Path) -> None:

@@ -36,21 +36,15 @@ def test_features_in_bf16_are_those_in_fp32_but_for_rounding(tmp_path: Path, kin
     assert float(functional.cosine_similarity(narrow, wide).min()) > 0.9995
 
 
-@pytest.mark.parametrize(("positions", "device", "precision", "found"), [
-    (512, "cpu", "bf16", "eager"), (512, "cpu", "fp32", "sdpa"), (8192, "cpu", "bf16", "sdpa"),
-])  # fmt: skip
-def test_attention_is_by_plain_products_in_bf16_where_inputs_are_short_and_as_before_afterwards(
-    tmp_path: Path, positions: int, device: str, precision: str, found: str
-) -> None:
+def test_attention_is_as_before_afterwards_whatever_happened(tmp_path: Path) -> None:
     model = load_base(write_base(tmp_path / "base"), [], "mean", seed=0).model
-    model.config.max_position_embeddings = positions
     assert model.config._attn_implementation == "sdpa"
 
-    with pytest.raises(ZeroDivisionError), frozen_passes(model, device, precision):
+    with pytest.raises(ZeroDivisionError), frozen_passes(model, "cpu", "bf16"):
         inside = model.config._attn_implementation
         raise ZeroDivisionError
 
-    assert (inside, model.config._attn_implementation) == (found, "sdpa")
+    assert (inside, model.config._attn_implementation) == ("eager", "sdpa")
 
 
 def test_states_stay_narrow_behind_a_normalisation_while_it_is_entered(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from learning.stages.pretraining import SCRATCH, Job
 from transfer_learning.stage import NUMERICS_VERSIONS
 
-VERSION = 3
+VERSION = 4
 
 RUNS = {
     "continued": ("bert", {}),

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining
 
-from transfer_learning.blocks.backbone import attention_dropout
 from transfer_learning.blocks.base_model import check_weights, load_weights, quiet_library
 from transfer_learning.blocks.base_model import read_any_config as read_config
 from transfer_learning.blocks.base_tokenizer import load_tokenizer, longest_input
@@ -105,11 +104,6 @@ class LanguageModel:
     def first_position(self) -> int:
         """Number of the position of a text's first token; RoBERTa counts from behind its padding."""
         return int(self.model.config.pad_token_id) + 1 if self.kind == "roberta" else 0
-
-    @property
-    def attention_dropout(self) -> float:
-        """Share of the attention that training leaves out."""
-        return attention_dropout(self.model.config)
 
     def states(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the last layer's states, (rows, length, width).

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from transfer_learning.blocks.backbone import quickest_attention
 from transfer_learning.blocks.checkpoint import Checkpoints, Snapshot
 from transfer_learning.blocks.language.model import LanguageModel
 from transfer_learning.blocks.language.objectives import LanguageExamples, perplexity
@@ -183,11 +184,10 @@ class Pretraining:
         )
 
     def _set_modes(self, training: bool) -> None:
-        # As in fine-tuning: the processor's fused attention knows no dropout, and its stand-in is slower than plain products.
-        plain = training and self.run.numerics["device"] == "cpu" and self.language.attention_dropout > 0
-        model = self.language.model
+        model, numerics = self.language.model, self.run.numerics
         for part in self.language.parts:
-            part.set_attn_implementation("eager" if plain else "sdpa")
+            attention = quickest_attention(part.config, numerics["device"], numerics["precision"], training=training)
+            part.set_attn_implementation(attention)
         model.train(training)
         if not any(parameter.requires_grad for parameter in model.base_model.parameters()):
             model.base_model.eval()  # a frozen base runs without dropout
