@@ -101,7 +101,7 @@ class Adaptation:
         last = list(self.finished.values())[-1]
         if "scores" in last:
             return dict(last["scores"])
-        self.classifier.eval()
+        self.forward.set_modes(False)
         losses = {"train_loss": last["history"][-1]["train_loss"]}
         return losses | (self._score("validation", self.forward.on_rows) if self.forward.data.validation else {})
 
@@ -128,7 +128,7 @@ class Adaptation:
             return None
         states = StateCache(tokens, width, choice.dtype, self._scratch)
         freezing.freeze_below(self.classifier, self._block)
-        self.classifier.eval()
+        self.forward.set_modes(False)
 
         def compute(rows: Sequence[int]) -> torch.Tensor:
             self._checkpoints.end_if_asked()
@@ -151,7 +151,7 @@ class Adaptation:
         """Return the features of all rows: what was given, or what the checkpoint has, and the rest computed."""
         if self.forward.data.features is not None:
             return self.forward.data.features
-        self.classifier.eval()
+        self.forward.set_modes(False)
         stored = self._snapshot.files.get("features", {}) if self._snapshot else {}
         if "train" in stored:
             return stored["train"]
