@@ -61,7 +61,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--small", action="store_true", help="the short part")
     parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="these comparisons alone")
-    parser.add_argument("--peer-python", type=Path, required=True, help="interpreter of the peers' environment")
+    # Absolute, since tasks of Airflow run elsewhere; not resolved, since the link is what makes it the environment's.
+    absolute = lambda text: Path(text).absolute()  # noqa: E731
+    parser.add_argument("--peer-python", type=absolute, required=True, help="interpreter of the peers' environment")
     parser.add_argument(
         "--kept", type=Path, default=KEPT, help="folder of single runs that an interrupted comparison goes on from"
     )
