@@ -36,7 +36,7 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (
             lambda: PullSpec(**PULL, task=TaskSpec(group="story")),
             "BAD_SETTING split.key='content' would tear apart the groups of column 'story'"
-            " — set split.key='group', or leave task.group out",
+            " — set split.key='group', with reset_split where the dataset stands, or leave task.group out",
         ),
         (lambda: PullSpec(**PULL, split={"key": "given"}), "needs split.column or split_sources"),
         (lambda: PullSpec(**PULL, window="P7D"), "BAD_SETTING PullSpec.window needs the column task.time — set task.time"),

@@ -107,7 +107,8 @@ class PullSpec(Settings):
                 raise BadInput("BAD_SETTING", f"split.key={key!r} needs the column task.{key}", f"set task.{key}")
         if self.task.group is not None and self.split.key in ("content", "id"):
             what = f"split.key={self.split.key!r} would tear apart the groups of column {self.task.group!r}"
-            raise BadInput("BAD_SETTING", what, "set split.key='group', or leave task.group out")
+            fix = "set split.key='group', with reset_split where the dataset stands, or leave task.group out"
+            raise BadInput("BAD_SETTING", what, fix)
         if any(uri.startswith("sql://") for uri in self.sources()) != (self.query is not None):
             raise BadInput("BAD_SETTING", "a sql:// source and PullSpec.query go together")
         if self.task.label is None and self.unlabelled != "keep":

@@ -19,7 +19,7 @@ from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.errors import BadInput, Stopped
 from transfer_learning.hashes import Hashes
 from transfer_learning.specs import FeatureSpec, TaskSpec
-from transfer_learning.stage import Run
+from transfer_learning.stage import NUMERICS_VERSIONS, Run
 from transfer_learning.stages import feature_extract as stage
 from transfer_learning.stages.feature_extract import feature_extract
 
@@ -117,6 +117,15 @@ def test_several_layers_stand_side_by_side_in_the_order_given(extraction: Extrac
 def test_a_layer_that_is_not_there_is_one_line(extraction: Extraction, layer: int | str) -> None:
     with pytest.raises(BadInput, match="NO_LAYER the model has no layer"):
         extraction.run(layers=(layer,))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.03)])
+def test_the_numbers_of_this_version_have_not_moved(extraction: Extraction, precision: str, tolerance: float) -> None:
+    """When this turns red, raise NUMERICS_VERSIONS["feature_extract"]: stored features would be taken for others."""
+    extraction.run(precision=precision)
+
+    assert NUMERICS_VERSIONS["feature_extract"] == 2
+    assert extraction.features()[0, :4].tolist() == pytest.approx([-1.98367, -2.08084, 0.67315, 0.32971], abs=tolerance)
 
 
 def test_what_was_computed_once_is_found(extraction: Extraction) -> None:
