@@ -61,9 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--small", action="store_true", help="the short part")
     parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="these comparisons alone")
-    # Absolute, since tasks of Airflow run elsewhere; not resolved, since the link is what makes it the environment's.
-    absolute = lambda text: Path(text).absolute()  # noqa: E731
-    parser.add_argument("--peer-python", type=absolute, required=True, help="interpreter of the peers' environment")
+    parser.add_argument("--peer-python", type=Path, required=True, help="interpreter of the peers' environment")
     parser.add_argument(
         "--kept", type=Path, default=KEPT, help="folder of single runs that an interrupted comparison goes on from"
     )
@@ -72,7 +70,8 @@ def main() -> None:
     started = time.monotonic()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), given.peer_python, given.kept)
+        # Absolute, since tasks of Airflow run elsewhere; not resolved, since the link is what makes it the environment's.
+        bench = Bench(Path(folder), given.peer_python.absolute(), given.kept)
         known = (small if given.small else whole)(bench)
         if unknown := set(given.only) - set(known):
             parser.error(f"no such comparison: {', '.join(sorted(unknown))}; there are {', '.join(known)}")

@@ -158,9 +158,10 @@ def check_weights(folder: Path) -> None:
             with safe_open(path, "pt") as weights:
                 for name in weights.keys():  # noqa: SIM118 - not a dict
                     tensor = weights.get_tensor(name)
-                    # Either end is NaN where any number is; one pass, where isfinite on each number writes several copies.
-                    ends = torch.stack(torch.aminmax(tensor)) if tensor.is_floating_point() and tensor.numel() else None
-                    if ends is not None and not torch.isfinite(ends).all():
+                    if not tensor.is_floating_point() or not tensor.numel():
+                        continue
+                    # As it will be used. Both ends are NaN where any number is: one pass, where isfinite of each writes copies.
+                    if not torch.isfinite(torch.stack(torch.aminmax(tensor.float()))).all():
                         raise BadInput("BAD_WEIGHTS", f"tensor {name!r} holds NaN or infinity", "use another copy", file=path)
         except (SafetensorError, OSError, ValueError) as error:
             raise BadInput(

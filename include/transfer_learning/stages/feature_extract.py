@@ -52,9 +52,14 @@ class Window:
     pairs: list[str] | None
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Rows, and characters of their texts."""
-        return len(self.texts), sum(map(len, [*self.texts, *(self.pairs or ())]))
+    def characters(self) -> int:
+        """Of all texts."""
+        return sum(map(len, [*self.texts, *(self.pairs or ())]))
+
+    def with_more(self, other: Window) -> Window:
+        """Return these rows and those."""
+        pairs = None if self.pairs is None else [*self.pairs, *(other.pairs or ())]
+        return Window(joined((self.hashes, other.hashes)), [*self.texts, *other.texts], pairs)
 
 
 Prepared = tuple[Window, Tokens]
@@ -154,7 +159,7 @@ def _one_ahead(work: Callable[[Window], Prepared], windows: Iterator[Window]) ->
 def _windows(files: Sequence[Path], task: TaskSpec, missing: Hashes) -> Iterator[Window]:
     """Yield the rows whose hashes are missing, each once."""
     done = np.zeros(len(missing), dtype=bool)
-    gathered: list[Window] = []
+    window: Window | None = None
     for path in files:
         for hashes, texts, pairs in read_texts(path, task, min(READ_ROWS, WINDOW)):
             places = np.minimum(np.searchsorted(missing, hashes), len(missing) - 1)
@@ -162,19 +167,13 @@ def _windows(files: Sequence[Path], task: TaskSpec, missing: Hashes) -> Iterator
             _, first = np.unique(hashes, return_index=True)
             rows = np.intersect1d(np.flatnonzero(fresh), first)
             done[places[rows]] = True
-            gathered.append(Window(hashes[rows], [texts[i] for i in rows], [pairs[i] for i in rows] if pairs else None))
-            rows_read, characters = (sum(sizes) for sizes in zip(*(window.size for window in gathered), strict=True))
-            if rows_read >= WINDOW or characters >= WINDOW_CHARACTERS:
-                yield _merged(gathered)
-                gathered = []
-    if any(window.texts for window in gathered):
-        yield _merged(gathered)
-
-
-def _merged(windows: Sequence[Window]) -> Window:
-    texts = [text for window in windows for text in window.texts]
-    pairs = [pair for window in windows for pair in window.pairs or ()]
-    return Window(joined(window.hashes for window in windows), texts, pairs if windows[0].pairs is not None else None)
+            read = Window(hashes[rows], [texts[i] for i in rows], [pairs[i] for i in rows] if pairs else None)
+            window = read if window is None else window.with_more(read)
+            if len(window.texts) >= WINDOW or window.characters >= WINDOW_CHARACTERS:
+                yield window
+                window = None
+    if window is not None and window.texts:
+        yield window
 
 
 def _width(part: Part) -> int:

@@ -120,3 +120,18 @@ def test_the_masks_that_older_gpt2_files_hold_are_no_weights(tmp_path: Path) -> 
     change_weights(lambda weights: weights.update({"h.0.attn.bias": torch.ones(1, 1, 48, 48).tril()}))(folder)
 
     assert not load_base(folder, LABELS, "mean", seed=0).head_labels
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_every_width_are_checked_and_loaded_in_fp32(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = write_base(tmp_path / "base") / "model.safetensors"
+    narrow = {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
+    save_file(narrow, path, {"format": "pt"})
+
+    loaded = dict(load_base(tmp_path / "base", [], "mean", seed=0).model.named_parameters())
+
+    assert all(torch.equal(loaded[name].detach(), tensor.float()) for name, tensor in narrow.items())
+    one = next(iter(narrow))
+    save_file(narrow | {one: torch.full_like(narrow[one].float(), torch.nan).to(dtype)}, path, {"format": "pt"})
+    with pytest.raises(BadInput, match=f"^BAD_WEIGHTS .*{one}.*NaN"):
+        load_base(tmp_path / "base", [], "mean", seed=0)
