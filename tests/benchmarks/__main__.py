@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import comparisons, tuning
+from benchmarks import comparisons, tuning, utilisation
 from benchmarks.corpora import articles, headlines
 from benchmarks.curves import learning_curves
 from benchmarks.language_model import language_model
@@ -34,7 +34,7 @@ def small(bench: Bench) -> Comparisons:
         "incremental_extraction": lambda: comparisons.incremental_extraction(bench, 3),
         "uploaded_bytes": lambda: comparisons.uploaded_bytes(bench),
         "memory": lambda: comparisons.memory(bench),
-        "ceiling": lambda: comparisons.ceiling(bench, 3),
+        "utilisation": lambda: utilisation.of_extraction(bench, 3),
     }
 
 
@@ -44,6 +44,7 @@ def whole(bench: Bench) -> Comparisons:
     articles_grid = {"draws": 5, "searched": 1, "every": False}
     return small(bench) | {
         "nightly": lambda: nightly(bench),
+        "training_utilisation": lambda: utilisation.of_fine_tuning(bench, 3),
         "top_blocks": lambda: comparisons.top_blocks(bench, 3),
         "full_articles": lambda: comparisons.full_fine_tuning(bench, 3, lambda seed: articles(480, seed), epochs=2),
         "language_model": lambda: language_model(bench, 3, read=480),

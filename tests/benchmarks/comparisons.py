@@ -5,20 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
 
 from benchmarks.corpora import Corpus, articles, headlines, write_parts
-from benchmarks.runners import BASE, Bench
+from benchmarks.runners import BASE, WIDTH, Bench
 from benchmarks.table import Row, means, reported, speed
 from transfer_learning.blocks.data.hashing import input_hash
 from transfer_learning.blocks.feature_parts import lookup, read_parts
@@ -26,9 +22,6 @@ from transfer_learning.jobs import JobResult
 from transfer_learning.specs import FeatureSpec, FineTuneSpec
 from transfer_learning.store import Store
 from transfer_learning.store.object_store import MemoryObjectStore
-
-WIDTH, LAYERS, MATRIX_WEIGHTS = 384, 6, 6 * (4 * 384 * 384 + 2 * 384 * 1536)
-"""Of MiniLM; the weights that stand in matrix products with every token."""
 
 
 def cold_extraction(bench: Bench, pairs: int) -> list[Row]:
@@ -125,10 +118,20 @@ def _version(bench: Bench, corpus: Corpus, seed: int, last: JobResult | None, re
     return result
 
 
+UPLOADING: dict[str, dict[str, Any]] = {
+    "full": {},
+    "linear_probe": {},
+    "probe_then_fine_tune": {"unfreeze_blocks": 2},
+    "top_layers": {"unfreeze_blocks": 2},
+    "gradual_unfreeze": {},
+    "lora": {},
+}
+
+
 def uploaded_bytes(bench: Bench) -> list[Row]:
     """What the second version of each strategy uploads, against the bytes of the tensors that changed."""
     rows = []
-    for strategy, settings in (("full", {}), ("linear_probe", {}), ("probe_then_fine_tune", {"unfreeze_blocks": 2})):
+    for strategy, settings in UPLOADING.items():
         store = Store(MemoryObjectStore())
         folders, uploaded = [], 0
         for night, labelled in enumerate((320, 336)):
@@ -180,51 +183,6 @@ def memory(bench: Bench) -> list[Row]:
             runs=1,
         )
     ]
-
-
-def ceiling(bench: Bench, pairs: int) -> list[Row]:
-    """Share of the measured matrix-product ceiling that extraction of articles reaches; loading the model cancels out."""
-    shares, reached, measured = [], [], []
-    corpus = articles(960, 0)
-    inputs = [{"base": [BASE], "train": [write_parts(bench.new_folder() / "train", corpus.train[:n])]} for n in (480, 960)]
-    for _ in range(pairs):
-        runs = [bench.stage("feature_extract", FeatureSpec(max_length=256), each).metrics for each in inputs]
-        lengths = _lengths([text for text, _ in corpus.train[480:]])
-        flops = 2 * MATRIX_WEIGHTS * sum(lengths) + 4 * LAYERS * WIDTH * sum(length**2 for length in lengths)
-        rate, top = flops / (runs[1]["seconds"] - runs[0]["seconds"]), _matrix_product_rate()
-        shares.append(rate / top)
-        reached.append(rate)
-        measured.append(top)
-    share = statistics.median(shares)
-    return [
-        Row(
-            comparison="share of the matrix-product ceiling",
-            corpus=corpus.name,
-            ours=statistics.median(reached),
-            peer=statistics.median(measured),
-            ratio=share,
-            interval=(min(shares), max(shares)),
-            wanted="60%",
-            holds=share >= 0.6,
-            runs=pairs,
-        )
-    ]
-
-
-def _matrix_product_rate() -> float:
-    """Return the best rate of one large bf16 product, floating point operations per second."""
-    size = 2048
-    a, b = torch.randn(2, size, size).bfloat16()
-    best = float("inf")
-    for _ in range(20):
-        started = time.monotonic()
-        a @ b
-        best = min(best, time.monotonic() - started)
-    return float(2 * size**3 / best)
-
-
-def _lengths(texts: list[str]) -> list[int]:
-    return [len(ids) for ids in AutoTokenizer.from_pretrained(BASE)(texts, truncation=True, max_length=256)["input_ids"]]
 
 
 def _cosine(parts: Path, texts: list[str], peer: Path) -> float:

@@ -1,7 +1,7 @@
 """What a skilled user would write with the peers' own tools. Runs in an environment of its own, without this project.
 
 ``python peers.py JOB.json`` prints one JSON line. ``seconds`` is the work without the start of the interpreter and its imports:
-loading the model, tokenising, computing; never the judging.
+loading the model, tokenising, computing; never the judging. Where there is an accelerator all of them use it, as we do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def encode(job: dict[str, Any]) -> dict[str, Any]:
 
     started = time.monotonic()
     transformer = models.Transformer(job["base"], max_seq_length=job["max_length"])
-    model = SentenceTransformer(modules=[transformer, models.Pooling(transformer.get_word_embedding_dimension())], device="cpu")
+    model = SentenceTransformer(modules=[transformer, models.Pooling(transformer.get_word_embedding_dimension())])
     if job["bf16"]:
         model.bfloat16()
     vectors = model.encode(job["texts"], show_progress_bar=False, convert_to_tensor=True).float().numpy()
@@ -68,7 +68,7 @@ def trainer(job: dict[str, Any]) -> dict[str, Any]:
         weight_decay=0.01,
         warmup_steps=0.1,
         seed=job["seed"],
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
         save_strategy="no",
         logging_strategy="no",
         report_to=[],
@@ -95,8 +95,9 @@ def language_model(job: dict[str, Any]) -> dict[str, Any]:
     datasets.disable_progress_bars()
     started = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(job["base"])
-    # Its best on a processor: "sdpa" knows no dropout there, and its stand-in is slower than plain products.
-    model = AutoModelForMaskedLM.from_pretrained(job["base"], attn_implementation="eager")
+    # On a processor "sdpa" knows no dropout, and its stand-in is slower than plain products.
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    model = AutoModelForMaskedLM.from_pretrained(job["base"], attn_implementation=attention)
 
     def grouped(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
         joined = {name: list(itertools.chain(*lists)) for name, lists in batch.items()}
@@ -118,7 +119,7 @@ def language_model(job: dict[str, Any]) -> dict[str, Any]:
         warmup_steps=0.1,
         seed=job["seed"],
         bf16=True,
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
         save_strategy="no",
         logging_strategy="no",
         report_to=[],

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from transfer_learning.blocks.devices import to_device
+
 MULTIPLE = 8
 """Padded lengths are multiples of this: eight token positions fill the lanes of AVX2 and of tensor cores."""
 
@@ -98,7 +100,7 @@ class Tokens:
             if self.segments is not None:
                 segments[place, : end - start] = self.segments[start:end]
         arrays = {"input_ids": ids, "attention_mask": mask} | ({} if self.segments is None else {"token_type_ids": segments})
-        return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        return {name: to_device(array, device) for name, array in arrays.items()}
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int, *, segments: bool) -> Tokens:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from transfer_learning.blocks.batching import Tokens, padded
+from transfer_learning.blocks.devices import to_device
 from transfer_learning.blocks.train_loop import in_halves
 from transfer_learning.disk import room_for
 from transfer_learning.specs import FineTuneSpec
@@ -101,4 +102,4 @@ class StateCache:
         for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
             states[place, :length] = self._states[self._starts[row] : self._starts[row] + length]
             mask[place, :length] = 1
-        return states.to(device), mask.to(device)
+        return to_device(states, device), to_device(mask, device)

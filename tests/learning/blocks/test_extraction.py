@@ -17,12 +17,12 @@ from transfer_learning.blocks.batching import tokenize
 from transfer_learning.blocks.extraction import Extractor, batches_of, extract, frozen_passes
 
 
-def features(base: Base, texts: Sequence[str], precision: str) -> torch.Tensor:
-    backbone = Backbone(base.model.eval())
+def features(base: Base, texts: Sequence[str], precision: str, device: str = "cpu") -> torch.Tensor:
+    backbone = Backbone(base.model.to(device).eval())
     tokens = tokenize(base.tokenizer, texts, None, min(base.max_length, 64), segments=backbone.has_segments)
-    extractor = Extractor(backbone, tuple(range(len(backbone.blocks))), "mean", normalize=False, device="cpu")
-    with frozen_passes(base.model, "cpu", precision):
-        return extract(lambda rows: extractor(tokens.batch(rows)), batches_of(tokens, "cpu"), lambda *_: None)
+    extractor = Extractor(backbone, tuple(range(len(backbone.blocks))), "mean", normalize=False, device=device)
+    with frozen_passes(base.model, device, precision):
+        return extract(lambda rows: extractor(tokens.batch(rows, device)), batches_of(tokens, device), lambda *_: None)
 
 
 @pytest.mark.parametrize("kind", ["MiniLM", *CONFIGS])
@@ -34,6 +34,16 @@ def test_features_in_bf16_are_those_in_fp32_but_for_rounding(tmp_path: Path, kin
 
     assert not torch.equal(narrow, wide)
     assert float(functional.cosine_similarity(narrow, wide).min()) > 0.9995
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_features_from_an_accelerator_are_those_of_the_processor_but_for_rounding(precision: str) -> None:
+    base, texts = load_base(BASE, [], "mean", seed=0), [text for text, _ in headlines()[:200]]
+
+    there, here = features(base, texts, precision, "cuda"), features(base, texts, "fp32")
+
+    assert float(functional.cosine_similarity(there, here).min()) > 0.999
 
 
 def test_attention_is_as_before_afterwards_whatever_happened(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from transfer_learning.blocks.batching import length_batches
+from transfer_learning.blocks.devices import to_device
 from transfer_learning.blocks.extraction import arithmetic
 from transfer_learning.blocks.language.model import LanguageModel
 from transfer_learning.blocks.language.packing import Blocks, Frame, attention_mask
@@ -109,8 +110,8 @@ class LanguageExamples:
         batch = batch_of(self.blocks, rows, drawn.ids, self.language, self.device)
         with arithmetic(self.device, self.precision):
             states = self.language.states(batch).flatten(0, 1)
-            logits = self.language.decode(states[torch.from_numpy(drawn.places).to(self.device)])
-        return functional.cross_entropy(logits.float(), torch.from_numpy(drawn.targets).to(self.device), reduction="none")
+            logits = self.language.decode(states[to_device(drawn.places, self.device)])
+        return functional.cross_entropy(logits.float(), to_device(drawn.targets, self.device), reduction="none")
 
 
 @dataclasses.dataclass
@@ -143,12 +144,12 @@ class PairedExamples(LanguageExamples):
         """Return cross-entropies by predicted token and by pair, and which pairs were told right."""
         assert self.blocks.labels is not None
         drawn = self.draw(rows, self.epoch)
-        labels = torch.from_numpy(self.blocks.labels[list(rows)]).to(self.device)
+        labels = to_device(self.blocks.labels[list(rows)], self.device)
         with arithmetic(self.device, self.precision):
             states, pooled = self.language.states_and_pooled(batch_of(self.blocks, rows, drawn.ids, self.language, self.device))
-            logits = self.language.decode(states.flatten(0, 1)[torch.from_numpy(drawn.places).to(self.device)])
+            logits = self.language.decode(states.flatten(0, 1)[to_device(drawn.places, self.device)])
             told = self.language.compare(pooled).float()
-        targets = torch.from_numpy(drawn.targets).to(self.device)
+        targets = to_device(drawn.targets, self.device)
         tokens = functional.cross_entropy(logits.float(), targets, reduction="none")
         return tokens, functional.cross_entropy(told, labels, reduction="none"), told.argmax(dim=-1) == labels
 
@@ -157,12 +158,12 @@ def batch_of(
     blocks: Blocks, rows: Sequence[int], ids: NDArray[np.int32], language: LanguageModel, device: str
 ) -> dict[str, torch.Tensor]:
     """Return what a model reads of some blocks: tokens, positions that start anew in each piece, and the mask between pieces."""
-    numbers = torch.from_numpy(blocks.pieces[list(rows)]).to(device)
+    numbers = to_device(blocks.pieces[list(rows)], device)
     segments = None if blocks.segments is None else blocks.segments[list(rows)].astype(np.int64)
     return {
-        **({} if segments is None else {"token_type_ids": torch.from_numpy(segments).to(device)}),
-        "input_ids": torch.from_numpy(ids.astype(np.int64)).to(device),
-        "position_ids": torch.from_numpy(blocks.positions(rows) + language.first_position).to(device),
+        **({} if segments is None else {"token_type_ids": to_device(segments, device)}),
+        "input_ids": to_device(ids.astype(np.int64), device),
+        "position_ids": to_device(blocks.positions(rows) + language.first_position, device),
         "attention_mask": attention_mask(numbers, causal=language.causal),
     }
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from transfer_learning.blocks.batching import length_batches
+from transfer_learning.blocks.devices import to_device
 from transfer_learning.blocks.extraction import arithmetic
 from transfer_learning.blocks.language.generator import GENERATOR
 from transfer_learning.blocks.language.objectives import Drawn, LanguageExamples, batch_of, perplexity
@@ -78,17 +79,17 @@ class ReplacedExamples(LanguageExamples):
         """Run generator and discriminator on some blocks; no gradient goes through the samples."""
         model, drawn = self.language.model, self.draw(rows, self.epoch)
         generator = getattr(model, GENERATOR)
-        places = torch.from_numpy(drawn.places).to(self.device)
+        places = to_device(drawn.places, self.device)
         batch = batch_of(self.blocks, rows, drawn.ids, self.language, self.device)
         with arithmetic(self.device, self.precision):
             states = generator.base_model(**batch).last_hidden_state.flatten(0, 1)[places]
             guessed = generator.generator_lm_head(generator.generator_predictions(states)).float()
-        originals = torch.from_numpy(self.blocks.ids[list(rows)].astype(np.int64)).to(self.device)
+        originals = to_device(self.blocks.ids[list(rows)].astype(np.int64), self.device)
         ids = originals.flatten().scatter(0, places, self._sample(guessed.detach(), rows, drawn)).view_as(originals)
         with arithmetic(self.device, self.precision):
             logits = model.discriminator_predictions(self.language.states(batch | {"input_ids": ids})).float()
-        real = torch.from_numpy(self.blocks.pieces[list(rows)] > 0).to(self.device)
-        targets = torch.from_numpy(drawn.targets).to(self.device)
+        real = to_device(self.blocks.pieces[list(rows)] > 0, self.device)
+        targets = to_device(drawn.targets, self.device)
         generated = functional.cross_entropy(guessed, targets, reduction="none")
         return Judged(generated, ids, (ids != originals)[real], logits[real])
 
@@ -97,7 +98,7 @@ class ReplacedExamples(LanguageExamples):
         length = self.blocks.length
         counts = np.bincount(drawn.places // length, minlength=len(rows))
         noise = [self._noise(int(row), int(count), logits.shape[1]) for row, count in zip(rows, counts, strict=True)]
-        return (logits + torch.from_numpy(np.concatenate(noise)).to(self.device)).argmax(dim=-1)
+        return (logits + to_device(np.concatenate(noise), self.device)).argmax(dim=-1)
 
     def _noise(self, block: int, count: int, vocabulary: int) -> NDArray[Any]:
         random = np.random.Generator(np.random.PCG64([self.seed, self.epoch, block, SAMPLING]))
