@@ -22,8 +22,8 @@ def part_name(precision: str, sha256: str) -> str:
 
 def read_hashes(path: Path, column: str = "input_hash") -> Hashes:
     """Return a column of ``binary(32)`` of a Parquet file."""
-    # Without partitioning: a folder called ``a=b`` above the file would become a column.
-    return from_fixed_binary(pq.read_table(path, columns=[column], partitioning=None)[column])
+    # Not by read_table: it would import pandas, and a folder called _input_hash=x above the file become the column.
+    return from_fixed_binary(pq.ParquetFile(path).read([column])[column])
 
 
 def wanted_hashes(files: Iterable[Path], shard: Sequence[int]) -> Hashes:

@@ -195,6 +195,22 @@ def test_the_garbage_collector_is_on_again_where_a_stage_cannot_be_imported():
     assert gc.isenabled()
 
 
+def test_what_libraries_import_at_their_first_use_is_imported_with_the_stage():
+    script = """
+import sys
+from transfer_learning.run import import_stage
+import_stage("feature_extract")
+import pyarrow.compute
+before = set(sys.modules)
+pyarrow.compute.equal(pyarrow.array(["a"]), "b")
+from transformers import BertModel
+print([name for name in set(sys.modules) - before if name.startswith(("pandas", "transformers.generation"))])
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert ended.stdout == "[]\n"
+
+
 @pytest.mark.promise(18)
 def test_a_child_whose_parent_died_before_it_could_guard_itself_ends_at_once():
     script = "from transfer_learning import child; child.die_with_parent(); print('alive')"

@@ -142,7 +142,7 @@ class PartWriter:
 
 def _values(path: Path, width: int) -> npt.NDArray[Any]:
     """Return a part's features, (rows, width)."""
-    column = pq.read_table(path, columns=["features"])["features"].combine_chunks()
+    column = pq.ParquetFile(path).read(["features"])["features"].combine_chunks()
     found = column.type.list_size
     if found != width:
         raise BadInput("WRONG_FEATURES", f"its features have {found} numbers, expected {width}", "extract them again", file=path)

@@ -75,7 +75,7 @@ def in_ledger(rows: Rows, folders: Sequence[Path], by: Sequence[str] = KEYS) -> 
     ours = {"row_key": [rows.row_keys], "content_key": [rows.content_keys, rows.input_keys()]}
     for path in sorted(path for folder in folders for path in folder.glob("*.parquet")):
         try:
-            ledger = pq.read_table(path, columns=list(KEYS))
+            ledger = pq.ParquetFile(path).read(list(KEYS))
             for name in by:
                 values = ledger[name].combine_chunks().cast(pa.binary())
                 for keys in ours[name]:

@@ -119,7 +119,7 @@ def kept_parts(
     kept = []
     for part in (Part(**entry) for entry in manifest["parts"]):
         folder = part.split if part.labelled else f"unlabelled-{part.split}"
-        old = pq.read_table(previous / folder / f"{part.sha256}.parquet", columns=["_row_key", "_row_hash"], partitioning=None)
+        old = pq.ParquetFile(previous / folder / f"{part.sha256}.parquet").read(["_row_key", "_row_hash"])
         old_keys = from_fixed_binary(old.column("_row_key"))
         at = np.minimum(np.searchsorted(keys, old_keys), max(0, len(keys) - 1))
         same = (keys[at] == old_keys) & (hashes[at] == from_fixed_binary(old.column("_row_hash")))
