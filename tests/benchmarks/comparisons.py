@@ -80,7 +80,7 @@ def top_blocks(bench: Bench, pairs: int) -> list[Row]:
     times, judged = [], []
     for seed in range(pairs):
         corpus = articles(480, seed)
-        ours = bench.fine_tune(corpus, strategy="probe_then_fine_tune", unfreeze_blocks=2, seed=seed, **settings)
+        ours = bench.fine_tune(corpus, strategy="top_layers", unfreeze_blocks=2, backbone_lr=2e-4, seed=seed, **settings)
         peer = bench.peer("trainer", corpus, best=True, frozen=4, rate=2e-4, seed=seed, **settings)
         times.append((ours["seconds"], peer["seconds"]))
         judged.append((ours["accuracy"], peer["accuracy"]))

@@ -14,8 +14,8 @@ from benchmarks.table import Row, not_worse, speed
 
 RATES, EPOCHS = (5e-5, 1e-4, 2e-4), (2, 4, 10)
 
-OURS: dict[str, dict[str, Any]] = {"full": {}, "probe_then_fine_tune": {"unfreeze_blocks": 2}, "linear_probe": {}}
-FROZEN = {"full": 0, "probe_then_fine_tune": 4, "linear_probe": 6}
+OURS: dict[str, dict[str, Any]] = {"full": {}, "top_layers": {"unfreeze_blocks": 2}, "linear_probe": {}}
+FROZEN = {"full": 0, "top_layers": 4, "linear_probe": 6}
 """How many of the base's six blocks each of our strategies leaves as they are."""
 
 
