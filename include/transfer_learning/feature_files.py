@@ -22,7 +22,7 @@ def part_name(precision: str, sha256: str) -> str:
 
 def read_hashes(path: Path, column: str = "input_hash") -> Hashes:
     """Return a column of ``binary(32)`` of a Parquet file."""
-    # Not by read_table: it would import pandas, and a folder called _input_hash=x above the file become the column.
+    # Not by read_table: it reads a data set, of which folders called a=b are columns, and imports pandas.
     return from_fixed_binary(pq.ParquetFile(path).read([column])[column])
 
 

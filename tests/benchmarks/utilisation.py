@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from benchmarks.corpora import Corpus, articles, write_parts
+from benchmarks.corpora import articles, write_parts
 from benchmarks.runners import BASE, LAYERS, MATRIX_WEIGHTS, WIDTH, Bench
 from benchmarks.table import Row
 from transfer_learning.specs import FeatureSpec, FineTuneSpec
@@ -34,12 +34,11 @@ FORWARD, FORWARD_AND_BACKWARD = 1, 3
 def of_extraction(bench: Bench, pairs: int) -> list[Row]:
     """Features of articles: twice the rows against half of them."""
     corpus = articles(2 * ROWS, 0)
-    half, whole = (_folder(bench, corpus, part) for part in (corpus.train[:ROWS], corpus.train))
+    half, whole = (_folder(bench, part) for part in (corpus.train[:ROWS], corpus.train))
 
     def seconds(folder: Path) -> float:
-        return float(
-            bench.stage("feature_extract", FeatureSpec(max_length=256), {"base": [BASE], "train": [folder]}).metrics["seconds"]
-        )
+        spec = FeatureSpec(max_length=256)
+        return float(bench.stage("feature_extract", spec, {"base": [BASE], "train": [folder]}).metrics["seconds"])
 
     measured = [(seconds(whole) - seconds(half), _matrix_product_rate()) for _ in range(pairs)]
     return [_share("extraction", corpus.name, corpus.train[ROWS:], FORWARD, measured, wanted=0.6)]
@@ -48,7 +47,7 @@ def of_extraction(bench: Bench, pairs: int) -> list[Row]:
 def of_fine_tuning(bench: Bench, pairs: int) -> list[Row]:
     """Every weight on articles: two epochs against one."""
     corpus = articles(ROWS, 0)
-    folder = _folder(bench, corpus, corpus.train)
+    folder = _folder(bench, corpus.train)
 
     def seconds(epochs: int) -> float:
         spec = FineTuneSpec(strategy="full", max_length=256, epochs=epochs, batch_size=16)
@@ -58,9 +57,9 @@ def of_fine_tuning(bench: Bench, pairs: int) -> list[Row]:
     return [_share("full fine-tuning", corpus.name, corpus.train, FORWARD_AND_BACKWARD, measured, wanted=None)]
 
 
-def _folder(bench: Bench, corpus: Corpus, rows: list[tuple[str, str]]) -> Path:
+def _folder(bench: Bench, rows: list[tuple[str, str]]) -> Path:
     """Write some rows, each as often as this device needs, told apart by a number at their end."""
-    repeated = [(f"{text} {time}" if time else text, label) for time in range(TIMES) for text, label in rows]
+    repeated = [(f"{text} {number}" if number else text, label) for number in range(TIMES) for text, label in rows]
     return write_parts(bench.new_folder() / "train", repeated)
 
 
