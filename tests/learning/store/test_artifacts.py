@@ -136,6 +136,8 @@ def test_several_files_are_on_the_way_at_once(tmp_path: Path) -> None:
 
     upload(Waiting(MemoryObjectStore()), write_model(tmp_path / "model"))
 
+    assert not together.broken
+
 
 def test_uploading_leaves_nothing_beside_the_folder(objects: ObjectStore, tmp_path: Path) -> None:
     upload(objects, write_model(tmp_path / "work" / "model"))

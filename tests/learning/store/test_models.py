@@ -104,6 +104,7 @@ def test_a_parents_damaged_file_is_uploaded_instead_of_copied(objects: ObjectSto
     publish(objects, tmp_path, seed=2)
 
     ModelStore(objects).fetch("news", 2, tmp_path / "fetched")
+    assert (tmp_path / "fetched" / "frozen.safetensors").read_bytes() != b"damaged"
 
 
 def test_publishers_at_the_same_time_get_contiguous_versions(new_objects: Callable[[], ObjectStore], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,11 @@ def test_an_unknown_layout_is_refused_and_left_alone(objects: ObjectStore) -> No
 
 @pytest.mark.parametrize("fault", ["lost", "echo", "unsent", "conflict"])
 def test_an_unclear_answer_to_the_first_write_is_no_reason_to_refuse(fault: str) -> None:
-    Store(ScriptedObjectStore(MemoryObjectStore(), writes=[fault])).check()
+    objects = MemoryObjectStore()
+
+    Store(ScriptedObjectStore(objects, writes=[fault])).check()
+
+    assert json.loads(objects.get("store.json").data)["layout"] == 1
 
 
 @pytest.mark.parametrize("root", ["", "news", "/var/store", "file://relative", "http://bucket/x", "s3://", "s3:///x", "S3://b"])
