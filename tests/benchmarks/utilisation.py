@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from benchmarks.corpora import articles, write_parts
-from benchmarks.runners import BASE, LAYERS, MATRIX_WEIGHTS, WIDTH, Bench
+from benchmarks.runners import BASE, Bench
 from benchmarks.table import Row
+from transfer_learning.blocks.language.utilisation import forward_flops
 from transfer_learning.specs import FeatureSpec, FineTuneSpec
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -69,7 +70,9 @@ def _share(
     """Return the line for work on some rows, of which each measurement gives the seconds and the ceiling of the moment."""
     texts = [text for text, _ in rows]
     lengths = [len(ids) for ids in AutoTokenizer.from_pretrained(BASE)(texts, truncation=True, max_length=256)["input_ids"]]
-    forward = 2 * MATRIX_WEIGHTS * sum(lengths) + 4 * LAYERS * WIDTH * sum(length**2 for length in lengths)
+    with torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.from_pretrained(BASE), add_pooling_layer=False)
+    forward = sum(forward_flops(model, length) for length in lengths)
     shares = [TIMES * passes * forward / seconds / ceiling for seconds, ceiling in measured]
     seconds, ceiling = (statistics.median(column) for column in zip(*measured, strict=True))
     tokens = TIMES * sum(lengths) / seconds

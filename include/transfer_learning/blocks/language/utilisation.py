@@ -31,6 +31,17 @@ def ceiling(device_name: str, precision: str) -> float | None:
     return next((most for name, most in CEILINGS if name in device_name), None)
 
 
+def forward_flops(model: Any, length: int) -> float:
+    """Return the operations that one forward pass below the head takes: those of the matrix products alone.
+
+    Args:
+        model: the encoder, with or without a head.
+        length: tokens to the row.
+    """
+    config = model.config
+    return 2 * _matrices(model) * length + float(4 * config.num_hidden_layers * length**2 * config.hidden_size)
+
+
 def training_flops(language: LanguageModel, length: int, predictions: float) -> float:
     """Return the operations that training on one block takes, forward and backward: those of the matrix products alone.
 
@@ -44,18 +55,12 @@ def training_flops(language: LanguageModel, length: int, predictions: float) -> 
     if language.objective == "replaced_token":
         generator = getattr(language.model, GENERATOR)
         guessed = (
-            _encoded(generator, length) + 2 * _decoder(generator, generator.generator_predictions.parameters()) * predictions
+            forward_flops(generator, length) + 2 * _decoder(generator, generator.generator_predictions.parameters()) * predictions
         )
-        judged = _encoded(language.model, length) + 2 * _weights(language.model.discriminator_predictions.parameters()) * length
-        return (1 + BACKWARD) * float(guessed + judged)
+        told = 2 * _weights(language.model.discriminator_predictions.parameters()) * length
+        return (1 + BACKWARD) * float(guessed + forward_flops(language.model, length) + told)
     decoded = 2 * _decoder(language.model, language.head_parameters().values()) * predictions
-    return (1 + BACKWARD) * float(_encoded(language.model, length) + decoded)
-
-
-def _encoded(model: Any, length: int) -> float:
-    """Return the operations of one forward pass below the head."""
-    config = model.config
-    return 2 * _matrices(model) * length + float(4 * config.num_hidden_layers * length**2 * config.hidden_size)
+    return (1 + BACKWARD) * float(forward_flops(language.model, length) + decoded)
 
 
 def _decoder(model: Any, head: Iterable[nn.Parameter]) -> float:
