@@ -41,7 +41,7 @@ def small(bench: Bench) -> Comparisons:
 def whole(bench: Bench) -> Comparisons:
     """Return the short part, then what needs several seeds; the curves come last, since many of their runs are kept by then."""
     headlines_grid = {"draws": 16, "searched": 2, "every": True}
-    articles_grid = {"draws": 5, "searched": 1, "every": False}
+    articles_grid = {"draws": 10, "searched": 1, "every": False}
     return small(bench) | {
         "nightly": lambda: nightly(bench),
         "training_utilisation": lambda: utilisation.of_fine_tuning(bench, 3),

@@ -60,9 +60,9 @@ TABLES = {
 six says a line of a play."""
 
 
-def headlines(labelled: int, draw: int) -> Corpus:
+def headlines(labelled: int, draw: int, test_rows: int = TEST_ROWS) -> Corpus:
     """Return BBC News headlines, ``labelled`` of them for training; the test rows are the same in every draw."""
-    return _drawn(f"headlines, {labelled} labels", _news("headlines"), labelled, draw, max_length=64)
+    return _drawn(f"headlines, {labelled} labels", _news("headlines"), labelled, draw, max_length=64, test_rows=test_rows)
 
 
 def articles(labelled: int, draw: int) -> Corpus:
@@ -95,12 +95,12 @@ def _tabulated(folder: Path, table: Table) -> dict[str, str]:
     return {text: row[table.label] for row in rows if (text := row.get(table.text, "").strip())}
 
 
-def _drawn(name: str, topics: Mapping[str, str], labelled: int, draw: int, max_length: int) -> Corpus:
+def _drawn(name: str, topics: Mapping[str, str], labelled: int, draw: int, max_length: int, test_rows: int = TEST_ROWS) -> Corpus:
     # Without repeated texts: nothing of the test set is trained on, by us or by a peer.
     sizes = Counter(topics.values())
     rows = sorted((text, topic) for text, topic in topics.items() if sizes[topic] >= SMALLEST_CLASS * len(topics))
     random.Random(1).shuffle(rows)
-    test, rest = rows[:TEST_ROWS], rows[TEST_ROWS:]
+    test, rest = rows[:test_rows], rows[test_rows:]
     random.Random(draw).shuffle(rest)
     return Corpus(name, rest[:labelled], test, max_length)
 
