@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -114,12 +115,12 @@ def extract(
     parts = [] if done is None else [done]
     rows_done = 0 if done is None else len(done)
     with torch.inference_mode():
-        for number, rows in enumerate(batches):
-            if rows_done >= sum(map(len, batches[: number + 1])):
+        for number, (rows, end) in enumerate(zip(batches, itertools.accumulate(map(len, batches)), strict=True)):
+            if rows_done >= end:
                 continue
             poll(number, lambda: torch.cat(parts).cpu())
             parts.append(in_halves(compute, rows))
-            rows_done += len(rows)
+            rows_done = end
     found = torch.cat(parts).cpu()  # one copy at the end: a copy of each batch would make an accelerator wait
     ordered = torch.empty_like(found)
     ordered[[row for rows in batches for row in rows]] = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 from transfer_learning.blocks.base_model import Base, load_base, read_config
 from transfer_learning.blocks.batching import Tokens, length_batches, tokenize
+from transfer_learning.blocks.extraction import CUDA_TOKEN_BUDGET, extract
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.model_folder import PASSPORT
 from transfer_learning.blocks.pooling import POOLINGS
@@ -24,7 +26,7 @@ from transfer_learning.errors import BadInput, nearest, one_line
 from transfer_learning.specs import TaskSpec
 
 TOKEN_BUDGET = 4096
-"""Padded tokens to one forward pass; a larger batch is no faster on two cores."""
+"""Padded tokens to one forward pass on a processor; a larger batch is no faster on two cores."""
 
 FORMATS = ("transformers", "sentence_transformers", "adapter")
 
@@ -107,23 +109,24 @@ class Classifier:
             pairs: second texts, or None.
             on_rows: called after each batch with the number of rows done; what it raises ends the prediction.
             known: what another classifier saw of these texts; it is taken where backbone and tokens are the same.
+
+        Raises:
+            OutOfMemory: a single row does not fit.
         """
         tokens = tokenize(self._tokenizer, texts, pairs, self.max_length, segments=self._model.backbone.has_segments)
         if known is not None and known.tokens == tokens and known.model is not None and self._model.sees_as(known.model):
             if on_rows is not None:
                 on_rows(len(tokens))
             return known
-        batches = length_batches(tokens.lengths, TOKEN_BUDGET)
-        found: list[torch.Tensor] = []
-        done = 0
-        for rows in batches:
-            with torch.inference_mode():
-                found.append(self._model.features(tokens.batch(rows, self._device)).float().cpu())
-            done += len(rows)
-            if on_rows is not None:
-                on_rows(done)
-        features = torch.cat(found)
-        features[[row for rows in batches for row in rows]] = features.clone()
+        batches = length_batches(tokens.lengths, CUDA_TOKEN_BUDGET if self._device == "cuda" else TOKEN_BUDGET)
+        ends = list(itertools.accumulate(map(len, batches)))
+
+        def tell(done: int, so_far: object = None) -> None:  # noqa: ARG001
+            if on_rows is not None and done:
+                on_rows(ends[done - 1])
+
+        features = extract(lambda rows: self._model.features(tokens.batch(rows, self._device)).float(), batches, tell)
+        tell(len(batches))
         return Seen(features, tokens, self._model)
 
     def judge(self, seen: Seen) -> NDArray[np.float64]:

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tiny_classifiers import WORDS, write_classifier, write_passport, write_pooled_classifier, write_word_classifier
+from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.predict import load_classifier, softmax
-from transfer_learning.errors import BadInput
+from transfer_learning.errors import BadInput, OutOfMemory
 
 LABELS = ["sport", "money", "culture"]
 WRITERS = {"transformers": write_classifier, "sentence_transformers": write_pooled_classifier}
@@ -37,6 +38,36 @@ def test_a_rows_result_is_bit_identical_alone_and_in_a_batch(folder):
     assert np.array_equal(together, alone)
     assert np.array_equal(together, backwards)
     assert len(np.unique(together, axis=0)) > 50
+
+
+def test_what_does_not_fit_into_memory_is_seen_in_halves(folder, monkeypatch):
+    classifier, texts, told = load_classifier(folder), sentences(60), []
+    expected, sizes = classifier.probabilities(texts), []
+    run = TextClassifier.features
+
+    def cramped(model, batch):
+        sizes.append(len(batch["input_ids"]))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(model, batch)
+
+    monkeypatch.setattr(TextClassifier, "features", cramped)
+
+    assert np.array_equal(classifier.probabilities(texts, on_rows=told.append), expected)
+    assert max(sizes) > 3
+    assert told == sorted(set(told))
+    assert told[-1] == 60
+
+
+def test_a_single_row_that_does_not_fit_is_one_clear_line(folder, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    classifier = load_classifier(folder)
+    monkeypatch.setattr(TextClassifier, "features", full)
+
+    with pytest.raises(OutOfMemory, match=r"^OUT_OF_MEMORY a single row does not fit"):
+        classifier.probabilities(["a film"])
 
 
 def change(path, name):
