@@ -59,6 +59,20 @@ two stand):
 | | 2e-4, head 1e-3 | 0.833 |
 | ``full``, ``layer_decay`` 0.8 | 2e-4 | 0.847 (0.844) |
 | ``full``, slanted triangle | 2e-4 | 0.852 (0.846) |
+
+Going on from the last version, four nights with 16 to 19 new headlines each, ``full``; accuracy on 1,500 test rows as mean of
+three draws, by the share of older rows. The first version has 0.860, the base on all 390 rows 0.849:
+
+| rate | epochs | no older rows | 0.5 | 0.8 |
+|---|---|---|---|---|
+| 2e-4 | 10 to 16 | 0.770 | 0.799 | 0.806 |
+| 5e-5 | 10 to 16 | 0.828 | 0.846 | 0.845 |
+| 5e-5 | 3 | 0.833 | | |
+| 2e-5 | 10 to 16 | 0.841 | 0.847 | 0.847 |
+| 2e-5 | 3 | 0.852 | | |
+
+What was learned is lost by a rate that a head from scratch needs. At a tenth of it a head does not learn a label that it has not
+met, though: where a fifth topic comes, 2e-5 finds 0.11 of its test rows two nights later, 2e-4 finds 0.76.
 """
 
 from __future__ import annotations
@@ -66,7 +80,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from transfer_learning.errors import BadInput
 from transfer_learning.specs import FineTuneSpec
@@ -91,6 +105,8 @@ ADAPTER_SHARE = 10.0
 """Of that rate for adapters, which start from zero."""
 PROBED_SHARE = 0.25
 """Of that rate behind a fitted head: it starts where the probe ended, and a higher rate throws that away."""
+CONTINUED_SHARE = 0.1
+"""Of that rate where an earlier version's head goes on and knows every label: what it has learned is not to be lost."""
 HIGHEST_LR = 1e-3
 """For models narrower than any that was measured."""
 HEAD_LR = 1e-3
@@ -132,7 +148,7 @@ class Plan:
         return "transformers" if self.pooling == "architecture" else "sentence_transformers"
 
 
-def resolve(spec: FineTuneSpec, labels: Sequence[str], width: int, *, pairs: bool) -> Plan:
+def resolve(spec: FineTuneSpec, labels: Sequence[str], width: int, *, pairs: bool, learned: Collection[str] = ()) -> Plan:
     """Fill in what the spec leaves open.
 
     Args:
@@ -140,6 +156,7 @@ def resolve(spec: FineTuneSpec, labels: Sequence[str], width: int, *, pairs: boo
         labels: of the training rows.
         width: of the model's states.
         pairs: whether a row has two texts.
+        learned: labels that the architecture's own head knows, where training goes on from an earlier version of the model.
 
     Raises:
         BadInput: a pooled head for pairs: its published format takes one text.
@@ -157,12 +174,15 @@ def resolve(spec: FineTuneSpec, labels: Sequence[str], width: int, *, pairs: boo
     batch_size = min(batch_size, rows)
     # Width 768 gets 5e-5 and 1024 gets 2.8e-5, inside the range that Devlin et al. (2019) searched: 2e-5 to 5e-5.
     share = {"probe_then_fine_tune": PROBED_SHARE, "lora": ADAPTER_SHARE}.get(spec.strategy, 1.0)
+    continued = pooling == "architecture" and set(labels) <= set(learned)
+    share *= CONTINUED_SHARE if continued else 1
+    steps = 0 if continued else _steps(spec, labels)
     backbone_lr = spec.backbone_lr or share * min(HIGHEST_LR, FULL_LR * (REFERENCE_WIDTH / width) ** 2)
     own_rate = pooling != "architecture" or not (gradual or spec.strategy in HEAD_WITH_BLOCKS)
     return Plan(
         strategy=spec.strategy,
         pooling=pooling,
-        epochs=spec.epochs or max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(_steps(spec, labels) * batch_size / rows))),
+        epochs=spec.epochs or max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(steps * batch_size / rows))),
         head_epochs=spec.head_epochs or (1 if gradual else HEAD_EPOCHS),
         batch_size=batch_size,
         micro_batch=min(spec.micro_batch or batch_size, batch_size),

@@ -62,9 +62,11 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     asked = spec
     spec, choice = settle(asked, folder, train, inputs.get("base_ledger", ()), run)
     width = int(base_model.read_config(folder).hidden_size)
-    plan = defaults.resolve(spec, train.labels, width, pairs=task.text_pair is not None)
     made = passport.read(folder)
-    labels = _labels(train, validation, folder, plan, spec, _is_version_of(made, run.facts.get("model")))
+    known = _known_labels(made, folder, run.facts.get("model")) if spec.goes_on else []
+    learned = known if made.get("model_format") != "sentence_transformers" else []
+    plan = defaults.resolve(spec, train.labels, width, pairs=task.text_pair is not None, learned=learned)
+    labels = _labels(train, validation, plan, task, known)
     base = _load(folder, labels, plan.pooling, spec, new_head=passport.is_of_source_task(made))
     classifier = TextClassifier(base.model, len(labels), plan.pooling, normalize=spec.normalize, layer=spec.layer)
     classifier.to(run.numerics["device"])
@@ -122,25 +124,23 @@ def _read(inputs: Inputs, task: TaskSpec, spec: FineTuneSpec) -> tuple[Rows, Row
     return train, validation, mixture
 
 
-def _labels(
-    train: Rows, validation: Rows | None, folder: Path, plan: defaults.Plan, spec: FineTuneSpec, is_version: bool
-) -> list[str]:
+def _known_labels(made: Mapping[str, Any], folder: Path, model: Any) -> list[str]:
+    """Return the labels of a base that is an earlier version of this very model; what was pretrained has none to keep."""
+    is_version = bool(made.get("labels")) and made.get("model") == model and not passport.is_of_source_task(made)
+    return list(base_model.read_config(folder).id2label.values()) if is_version else []
+
+
+def _labels(train: Rows, validation: Rows | None, plan: defaults.Plan, task: TaskSpec, known: Sequence[str]) -> list[str]:
     """Return the labels of the head: where it grows out of this model's own version, that one's first, then the new ones.
 
     Raises:
         BadInput: a validation label that is none of them.
     """
     labels = train.label_names
-    if spec.goes_on and plan.pooling == "architecture" and is_version:
-        known = list(base_model.read_config(folder).id2label.values())
+    if known and plan.pooling == "architecture":
         labels = [*known, *(label for label in labels if label not in known)]
-    classification.refuse_unknown_labels(validation, labels, (spec.task or TaskSpec()).label)
+    classification.refuse_unknown_labels(validation, labels, task.label)
     return labels
-
-
-def _is_version_of(made: Mapping[str, Any], model: Any) -> bool:
-    """Return whether the base is an earlier version of this very model; what was pretrained has no labels to keep."""
-    return bool(made.get("labels")) and made.get("model") == model and not passport.is_of_source_task(made)
 
 
 def _load(folder: Path, labels: list[str], pooling: str, spec: FineTuneSpec, *, new_head: bool) -> base_model.Base:

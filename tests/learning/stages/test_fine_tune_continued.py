@@ -30,8 +30,12 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(inputs: Inputs, out: Path, facts: dict[str, Any] | None = None, **settings: Any) -> Path:
+    return train_as_it_comes(inputs, out, facts, **SETTINGS | settings)
+
+
+def train_as_it_comes(inputs: Inputs, out: Path, facts: dict[str, Any] | None = None, **settings: Any) -> Path:
     out.mkdir()
-    fine_tune(FineTuneSpec(**SETTINGS | settings), inputs, out, Run(threads=1, facts=FACTS if facts is None else facts))
+    fine_tune(FineTuneSpec(**settings), inputs, out, Run(threads=1, facts=FACTS if facts is None else facts))
     return out
 
 
@@ -64,6 +68,35 @@ def test_the_head_keeps_the_labels_it_knows_and_grows_by_the_new_ones(continued:
     classifier = load_classifier(out / "model")
     answers = [classifier.labels[i] for i in classifier.probabilities(list(texts)).argmax(axis=1)]
     assert sum(a == b for a, b in zip(answers, labels, strict=True)) >= 50
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora"])
+def test_what_the_version_has_learned_goes_on_at_a_tenth_of_the_rate(continued: Inputs, tmp_path: Path, strategy: str) -> None:
+    known = [row for row in ROWS[60:] if row[1] != "sport"]
+    inputs = continued | {"train": [write_rows(tmp_path / "known", known)]}
+
+    from_base, gone_on, with_new, anew = (
+        passport(train_as_it_comes(given, tmp_path / name, facts, strategy=strategy, init_from=start, replay=0.0))["settings"]
+        for name, given, start, facts in (
+            ("from_base", inputs, "base", FACTS),
+            ("gone_on", inputs, "latest", FACTS),
+            ("with_new", continued, "latest", FACTS),
+            ("of_another", inputs, "latest", {"model": "other"}),
+        )
+    )
+
+    assert gone_on["backbone_lr"] == pytest.approx(from_base["backbone_lr"] / 10)
+    assert (gone_on["epochs"], from_base["epochs"] > 3) == (3, True)
+    assert with_new["backbone_lr"] == anew["backbone_lr"] == from_base["backbone_lr"]
+
+
+def test_what_a_probe_published_is_no_learned_head(continued: Inputs, tmp_path: Path) -> None:
+    probe = train_as_it_comes(continued, tmp_path / "probe", strategy="linear_probe", init_from="base", replay=0.0)
+
+    out = train_as_it_comes(continued | {"base": [probe / "model"]}, tmp_path / "out", init_from="latest", replay=0.0)
+
+    assert passport(out)["settings"]["backbone_lr"] == pytest.approx(1e-3)
+    assert passport(out)["labels"] == ["film", "sport"]
 
 
 def test_a_label_without_new_rows_stays(continued: Inputs, tmp_path: Path) -> None:
