@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from transfer_learning.jobs import JobResult
 from transfer_learning.specs import FeatureSpec, FineTuneSpec
 from transfer_learning.store import Store
 from transfer_learning.store.object_store import MemoryObjectStore
+
+REPLAYED = (0.0, 0.5, 0.8)
+"""Shares of older rows."""
 
 
 def cold_extraction(bench: Bench, pairs: int) -> list[Row]:
@@ -90,27 +94,39 @@ def top_blocks(bench: Bench, pairs: int) -> list[Row]:
 
 def continued(bench: Bench, seeds: int) -> list[Row]:
     """Accuracy after four nights with 5% new rows each: going on from the last version with replay, against the base on all rows."""
-    pairs: dict[float, list[tuple[float, float]]] = {0.0: [], 0.5: [], 0.8: []}
-    for seed in range(seeds):
-        nights = [headlines(labelled, seed) for labelled in (320, 336, 353, 371, 390)]
-        all_rows = bench.fine_tune(nights[-1], seed=seed)
-        first = _version(bench, nights[0], seed, None, None)
-        for share, judged in pairs.items():
-            version = first
-            for corpus in nights[1:]:
-                version = _version(bench, corpus, seed, version, share)
-            judged.append((bench.accuracy(version.out / "model", nights[-1]), all_rows["accuracy"]))
-    what = "accuracy after four nights from the last version, replay {:g}, vs the base on all rows"
-    return [reported(what.format(share), nights[-1].name, judged) for share, judged in pairs.items()]
+    found = bench.side_by_side([functools.partial(_four_nights, bench, seed) for seed in range(seeds)])
+    what, corpus = "accuracy after four nights from the last version, replay {:g}, vs the base on all rows", _night(4, 0).name
+    return [reported(what.format(share), corpus, [(run[share], run["all rows"]) for run in found]) for share in REPLAYED]
+
+
+def _four_nights(bench: Bench, seed: int) -> dict[Any, Any]:
+    """Return the accuracy of the base on all rows, and of the last version by the share of older rows."""
+
+    def judge(version: JobResult) -> float:
+        accuracy = bench.accuracy(version.out / "model", _night(4, seed))
+        shutil.rmtree(version.out / "model")
+        return accuracy
+
+    first, found = _version(bench, _night(0, seed), seed, None, None), {}
+    for share in REPLAYED:
+        version = first
+        for number in range(1, 5):
+            version = _version(bench, _night(number, seed), seed, version, share)
+        found[share] = judge(version)
+    return {**found, "all rows": judge(_version(bench, _night(4, seed), seed, None, None))}
+
+
+def _night(number: int, seed: int) -> Corpus:
+    return headlines((320, 336, 353, 371, 390)[number], seed, test_rows=1500)
 
 
 def _version(bench: Bench, corpus: Corpus, seed: int, last: JobResult | None, replay: float | None) -> JobResult:
-    """Train one night's version from the last one; its ledger names the rows that are not new."""
+    """Train one night's version on one thread, from the last one; its ledger names the rows that are not new."""
     inputs = {"base": [BASE], "train": [write_parts(bench.new_folder() / "train", corpus.train)]}
     spec = FineTuneSpec(max_length=corpus.max_length, seed=seed, init_from="latest" if last else "base", replay=replay)
     if last is not None:
         inputs |= {"base": [last.out / "model"], "ledger": [last.out, *last.out.parent.glob("ledgers")]}
-    result = bench.stage("fine_tune", spec, inputs, facts={"model": "news"})
+    result = bench.stage("fine_tune", spec, inputs, facts={"model": "news"}, threads=1)
     (result.out.parent / "ledgers").mkdir()
     for folder in inputs.get("ledger", ()):
         for path in folder.glob("*.parquet"):
