@@ -47,8 +47,10 @@ def whole(bench: Bench) -> Comparisons:
         "training_utilisation": lambda: utilisation.of_fine_tuning(bench, 3),
         "top_blocks": lambda: comparisons.top_blocks(bench, 3),
         "full_articles": lambda: comparisons.full_fine_tuning(bench, 3, lambda seed: articles(480, seed), epochs=1),
-        "few_labels": lambda: tuning.few_labels(bench, 5),
-        "tuned_headlines": lambda: tuning.tuned_trainer(bench, lambda seed: headlines(320, seed), 1.5, **headlines_grid),
+        "few_labels": lambda: tuning.few_labels(bench, {8: 10, 16: 10, 64: 5}),
+        "tuned_headlines": lambda: tuning.tuned_trainer(
+            bench, lambda seed: headlines(320, seed, tuning.JUDGED_ON), 1.5, **headlines_grid
+        ),
         "tuned_articles": lambda: tuning.tuned_trainer(bench, lambda seed: articles(480, seed), 4, **articles_grid),
         "learning_curves": lambda: learning_curves(bench, 3),
     }
