@@ -108,7 +108,7 @@ PARAMS = {
         type="string",
         enum=["base", "champion", "latest"],
         values_display={
-            "base": "From the base model, on all rows (does not drift)",
+            "base": "From the base model, on all rows",
             "champion": "From the live version",
             "latest": "From the newest version",
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,13 +73,28 @@ def in_ledger(rows: Rows, folders: Sequence[Path], by: Sequence[str] = KEYS) -> 
     """
     found = np.zeros(len(rows), dtype=bool)
     ours = {"row_key": [rows.row_keys], "content_key": [rows.content_keys, rows.input_keys()]}
+    for ledger in _ledgers(folders):
+        for name in by:
+            for keys in ours[name]:
+                found |= pc.is_in(pa.array(keys, pa.binary()), value_set=ledger[name]).to_numpy(zero_copy_only=False)
+    return found
+
+
+def rows_in(folders: Sequence[Path]) -> int:
+    """Return how many distinct rows stand in the ledgers of ``folders``.
+
+    Raises:
+        BadInput: a ledger that cannot be read.
+    """
+    keys = [ledger["row_key"] for ledger in _ledgers(folders)]
+    return len(pc.unique(pa.chunked_array(keys))) if keys else 0
+
+
+def _ledgers(folders: Sequence[Path]) -> Iterator[dict[str, pa.Array]]:
+    """Yield the keys of each ledger, by name."""
     for path in sorted(path for folder in folders for path in folder.glob("*.parquet")):
         try:
             ledger = pq.ParquetFile(path).read(list(KEYS))
-            for name in by:
-                values = ledger[name].combine_chunks().cast(pa.binary())
-                for keys in ours[name]:
-                    found |= pc.is_in(pa.array(keys, pa.binary()), value_set=values).to_numpy(zero_copy_only=False)
+            yield {name: ledger[name].combine_chunks().cast(pa.binary()) for name in KEYS}
         except (pa.ArrowException, OSError, KeyError) as error:
             raise BadInput("BAD_LEDGER", f"cannot be read: {error}", "publish the version again", file=path) from None
-    return found

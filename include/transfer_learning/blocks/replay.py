@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer_learning.blocks.ledger import in_ledger
+from transfer_learning.blocks.ledger import in_ledger, rows_in
 from transfer_learning.blocks.rows import Rows, concat
 
 
@@ -26,6 +26,13 @@ class Mixture:
     """Older rows that were drawn."""
     of: int
     """Older rows that there were."""
+    learned: int
+    """Rows that the starting version and those before it have learned, at hand or gone."""
+
+    @property
+    def new_share(self) -> float:
+        """Of everything that is learned then."""
+        return self.new / (self.new + self.learned) if self.new else 0.0
 
     def __str__(self) -> str:
         if not self.new:
@@ -56,13 +63,13 @@ def mix(train: Rows, older: Rows | None, ledgers: Sequence[Path], share: float, 
         ours = set(train.row_keys)
         others = np.array([place for place, key in enumerate(older.row_keys) if key not in ours], dtype=np.int64)
         pool = concat(pool, older.select(others))
-    new = train.select(np.flatnonzero(~known))
+    new, learned = train.select(np.flatnonzero(~known)), rows_in(ledgers)
     if not len(new):
-        return _in_order(pool), Mixture(0, len(pool), len(pool))
+        return _in_order(pool), Mixture(0, len(pool), len(pool), learned)
     wanted = min(len(pool), round(share / (1 - share) * len(new)))
     draw = sorted(range(len(pool)), key=lambda place: hashlib.sha256(f"{seed} ".encode() + pool.row_keys[place]).digest())
     drawn = pool.select(np.array(draw[:wanted], dtype=np.int64))
-    return _in_order(concat(new, drawn)), Mixture(len(new), wanted, len(pool))
+    return _in_order(concat(new, drawn)), Mixture(len(new), wanted, len(pool), learned)
 
 
 def _in_order(rows: Rows) -> Rows:

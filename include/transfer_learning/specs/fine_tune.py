@@ -21,9 +21,10 @@ class FineTuneSpec(Settings):
     al. 2021), which are merged into the published weights unless ``lora_merge`` is False. ``auto`` measures the base model on a
     sample of the rows, chooses, and says why in log, verdict and model card."""
     init_from: Literal["base", "latest", "champion", "scratch"] = "base"
-    """Where training starts: the base model on all rows, which does not drift, or the model's own newest or live version; the
-    base where there is none yet. ``scratch`` takes the base's architecture and tokenizer and draws every weight from the seed:
-    what a claim of transfer is measured against (He, Girshick & Dollar 2018)."""
+    """Where training starts: the base model on all rows, or the model's own newest or live version, the base where there is none
+    yet; rate and steps that are left open are then in proportion to the rows that are new to the version, a tenth of the base's
+    at least. ``scratch`` takes the base's architecture and tokenizer and draws every weight from the seed: what a claim of
+    transfer is measured against (He, Girshick & Dollar 2018)."""
     replay: float | None = None
     """Share of the training rows that are older ones, drawn by seed: rows that the starting version was trained on, and rows of
     the operator's ``replay`` dataset. All other rows of the dataset train. None takes every row of the dataset."""

@@ -64,8 +64,8 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     width = int(base_model.read_config(folder).hidden_size)
     made = passport.read(folder)
     known = _known_labels(made, folder, run.facts.get("model")) if spec.goes_on else []
-    learned = known if made.get("model_format") != "sentence_transformers" else []
-    plan = defaults.resolve(spec, train.labels, width, pairs=task.text_pair is not None, learned=learned)
+    new_share = _new_share(made, train, mixture) if set(train.label_names) <= set(known) else 1.0
+    plan = defaults.resolve(spec, train.labels, width, pairs=task.text_pair is not None, new_share=new_share)
     labels = _labels(train, validation, plan, task, known)
     base = _load(folder, labels, plan.pooling, spec, new_head=passport.is_of_source_task(made))
     classifier = TextClassifier(base.model, len(labels), plan.pooling, normalize=spec.normalize, layer=spec.layer)
@@ -128,6 +128,16 @@ def _known_labels(made: Mapping[str, Any], folder: Path, model: Any) -> list[str
     """Return the labels of a base that is an earlier version of this very model; what was pretrained has none to keep."""
     is_version = bool(made.get("labels")) and made.get("model") == model and not passport.is_of_source_task(made)
     return list(base_model.read_config(folder).id2label.values()) if is_version else []
+
+
+def _new_share(made: Mapping[str, Any], train: Rows, mixture: Mixture | None) -> float:
+    """Return the share of the rows that a version whose passport this is has not learned; 1 where its head cannot go on."""
+    if made.get("model_format") == "sentence_transformers":
+        return 1.0
+    if mixture is not None:
+        return mixture.new_share
+    learned = sum(map(int, made.get("label_counts", {}).get("train", {}).values()))
+    return max(0, len(train) - learned) / len(train)
 
 
 def _labels(train: Rows, validation: Rows | None, plan: defaults.Plan, task: TaskSpec, known: Sequence[str]) -> list[str]:

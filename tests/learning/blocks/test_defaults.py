@@ -10,9 +10,9 @@ from transfer_learning.blocks.defaults import MOST_EPOCHS, Plan, resolve
 from transfer_learning.specs import FineTuneSpec
 
 
-def plan(counts: list[int], learned: int = 0, **settings: Any) -> Plan:
+def plan(counts: list[int], new_share: float = 1.0, **settings: Any) -> Plan:
     labels = [f"class {number}" for number, count in enumerate(counts) for _ in range(count)]
-    return resolve(FineTuneSpec(**settings), labels, 384, pairs=False, learned=[f"class {i}" for i in range(learned)])
+    return resolve(FineTuneSpec(**settings), labels, 384, pairs=False, new_share=new_share)
 
 
 @pytest.mark.parametrize(
@@ -52,28 +52,27 @@ def test_and_not_where_it_was_trained_before_them(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["full", "top_layers", "lora", "gradual_unfreeze"])
-def test_a_head_that_knows_every_label_goes_on_at_a_tenth_of_the_rate_and_not_for_long(strategy: str) -> None:
+@pytest.mark.parametrize(("new_share", "pace", "epochs"), [(0.0, 0.1, 3), (0.05, 0.1, 3), (0.5, 0.5, 10), (1.0, 1.0, 16)])
+def test_an_earlier_version_goes_on_with_the_rate_and_the_steps_of_what_is_new(
+    strategy: str, new_share: float, pace: float, epochs: int
+) -> None:
     settings: dict[str, Any] = {"strategy": strategy} | ({"unfreeze_blocks": 2} if strategy == "top_layers" else {})
-    counts = [4, 0, 4, 8]
+    counts = [8, 8, 8, 8]
 
-    anew, gone_on = plan(counts, **settings), plan(counts, learned=5, **settings)
+    anew, gone_on = plan(counts, **settings), plan(counts, new_share, **settings)
 
-    assert gone_on.backbone_lr == pytest.approx(anew.backbone_lr / 10)
-    assert gone_on.head_lr == pytest.approx(anew.head_lr / 10)
-    assert (anew.epochs > 3, gone_on.epochs) == (True, 3)
-
-
-def test_a_label_that_the_head_has_not_met_is_learned_as_from_the_base() -> None:
-    assert plan([16] * 5, learned=4) == plan([16] * 5)
+    assert gone_on.backbone_lr == pytest.approx(anew.backbone_lr * pace)
+    assert gone_on.head_lr == pytest.approx(anew.head_lr * pace)
+    assert gone_on.epochs == epochs
 
 
-def test_and_so_is_a_pooled_head() -> None:
-    assert plan([16] * 5, learned=5, pooling="mean") == plan([16] * 5, pooling="mean")
+def test_a_pooled_head_starts_anew() -> None:
+    assert plan([16] * 5, 0.05, pooling="mean") == plan([16] * 5, pooling="mean")
 
 
-@pytest.mark.parametrize("learned", [0, 20])
-def test_what_was_set_stays(learned: int) -> None:
-    found = plan([20] * 20, learned, epochs=2, batch_size=4, backbone_lr=1e-5, head_lr=1e-4)
+@pytest.mark.parametrize("new_share", [1.0, 0.0])
+def test_what_was_set_stays(new_share: float) -> None:
+    found = plan([20] * 20, new_share, epochs=2, batch_size=4, backbone_lr=1e-5, head_lr=1e-4)
 
     assert (found.epochs, found.batch_size, found.backbone_lr, found.head_lr) == (2, 4, 1e-5, 1e-4)
 

@@ -70,24 +70,36 @@ def test_the_head_keeps_the_labels_it_knows_and_grows_by_the_new_ones(continued:
     assert sum(a == b for a, b in zip(answers, labels, strict=True)) >= 50
 
 
+def used(out: Path) -> tuple[float, int]:
+    settings = passport(out)["settings"]
+    return settings["backbone_lr"], settings["epochs"]
+
+
 @pytest.mark.parametrize("strategy", ["full", "lora"])
-def test_what_the_version_has_learned_goes_on_at_a_tenth_of_the_rate(continued: Inputs, tmp_path: Path, strategy: str) -> None:
-    known = [row for row in ROWS[60:] if row[1] != "sport"]
-    inputs = continued | {"train": [write_rows(tmp_path / "known", known)]}
+def test_training_goes_on_at_the_rate_of_what_is_new(first: Path, continued: Inputs, tmp_path: Path, strategy: str) -> None:
+    known = continued | {"train": [write_rows(tmp_path / "known", [row for row in ROWS[60:] if row[1] != "sport"])]}
+    every = continued | {"train": [write_rows(tmp_path / "every", [row for row in ROWS if row[1] != "sport"])]}
+    starts = {
+        "anew": (known, FACTS, {"init_from": "base", "replay": 0.0}),
+        "20 new beside 40 learned": (known, FACTS, {"init_from": "latest", "replay": 0.0}),
+        "all 60 with 20 of them new": (every, FACTS, {"init_from": "latest"}),
+        "a new label": (continued, FACTS, {"init_from": "latest", "replay": 0.0}),
+        "another model": (known, {"model": "other"}, {"init_from": "latest", "replay": 0.0}),
+    }
 
-    from_base, gone_on, with_new, anew = (
-        passport(train_as_it_comes(given, tmp_path / name, facts, strategy=strategy, init_from=start, replay=0.0))["settings"]
-        for name, given, start, facts in (
-            ("from_base", inputs, "base", FACTS),
-            ("gone_on", inputs, "latest", FACTS),
-            ("with_new", continued, "latest", FACTS),
-            ("of_another", inputs, "latest", {"model": "other"}),
-        )
-    )
+    rates = {
+        name: used(train_as_it_comes(inputs, tmp_path / name, facts, strategy=strategy, **settings))[0]
+        for name, (inputs, facts, settings) in starts.items()
+    }
 
-    assert gone_on["backbone_lr"] == pytest.approx(from_base["backbone_lr"] / 10)
-    assert (gone_on["epochs"], from_base["epochs"] > 3) == (3, True)
-    assert with_new["backbone_lr"] == anew["backbone_lr"] == from_base["backbone_lr"]
+    anew = rates["anew"]
+    assert rates == {
+        "anew": anew,
+        "20 new beside 40 learned": pytest.approx(anew / 3),
+        "all 60 with 20 of them new": pytest.approx(anew / 3),
+        "a new label": anew,
+        "another model": anew,
+    }
 
 
 def test_what_a_probe_published_is_no_learned_head(continued: Inputs, tmp_path: Path) -> None:
@@ -95,7 +107,7 @@ def test_what_a_probe_published_is_no_learned_head(continued: Inputs, tmp_path: 
 
     out = train_as_it_comes(continued | {"base": [probe / "model"]}, tmp_path / "out", init_from="latest", replay=0.0)
 
-    assert passport(out)["settings"]["backbone_lr"] == pytest.approx(1e-3)
+    assert used(out)[0] == pytest.approx(1e-3)
     assert passport(out)["labels"] == ["film", "sport"]
 
 
