@@ -134,6 +134,8 @@ class Plan:
     micro_batch: int
     backbone_lr: float
     head_lr: float
+    pace: float
+    """Share of the base's rate and steps: below 1 where an earlier version goes on and little is new."""
     layer_decay: float
     """Peak rate of each block as a share of that above it."""
     to_convergence: bool
@@ -178,8 +180,7 @@ def resolve(spec: FineTuneSpec, labels: Sequence[str], width: int, *, pairs: boo
     # Width 768 gets 5e-5 and 1024 gets 2.8e-5, inside the range that Devlin et al. (2019) searched: 2e-5 to 5e-5.
     share = {"probe_then_fine_tune": PROBED_SHARE, "lora": ADAPTER_SHARE}.get(spec.strategy, 1.0)
     pace = max(LEAST_PACE, new_share) if pooling == "architecture" else 1.0
-    share *= pace
-    backbone_lr = spec.backbone_lr or share * min(HIGHEST_LR, FULL_LR * (REFERENCE_WIDTH / width) ** 2)
+    backbone_lr = spec.backbone_lr or pace * share * min(HIGHEST_LR, FULL_LR * (REFERENCE_WIDTH / width) ** 2)
     own_rate = pooling != "architecture" or not (gradual or spec.strategy in HEAD_WITH_BLOCKS)
     return Plan(
         strategy=spec.strategy,
@@ -190,6 +191,7 @@ def resolve(spec: FineTuneSpec, labels: Sequence[str], width: int, *, pairs: boo
         micro_batch=min(spec.micro_batch or batch_size, batch_size),
         backbone_lr=backbone_lr,
         head_lr=spec.head_lr or (HEAD_LR if own_rate else backbone_lr),
+        pace=pace,
         layer_decay=DISCRIMINATIVE if isinstance(spec.layer_decay, str) else spec.layer_decay,
         to_convergence=not gradual and pooling != "architecture" and spec.head_epochs is None and spec.head_lr is None,
     )

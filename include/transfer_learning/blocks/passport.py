@@ -70,6 +70,8 @@ def settings(spec: FineTuneSpec, plan: Plan, max_length: int, mixture: Mixture |
     if spec.strategy != "linear_probe":
         used |= {"epochs": plan.epochs, "backbone_lr": plan.backbone_lr, "unfreeze_blocks": spec.unfreeze_blocks or "all"}
         used |= {"layer_decay": plan.layer_decay, "schedule": spec.schedule}
+        if plan.pace < 1 and None in (spec.epochs, spec.backbone_lr):
+            used["pace"] = f"{plan.pace:.2g} of the base's rate and steps, for the share of rows that is new"
     if spec.strategy == "lora":
         used |= {name: getattr(spec, name) for name in ("lora_rank", "lora_alpha", "lora_merge")}
     if plan.has_head_phase:

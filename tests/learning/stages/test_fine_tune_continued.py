@@ -102,6 +102,23 @@ def test_training_goes_on_at_the_rate_of_what_is_new(first: Path, continued: Inp
     }
 
 
+def test_the_card_says_that_it_was_slower(continued: Inputs, tmp_path: Path) -> None:
+    inputs = continued | {"train": [write_rows(tmp_path / "known", [row for row in ROWS[60:] if row[1] != "sport"])]}
+    set_by_hand = {"backbone_lr": 1e-3, "epochs": 3}
+
+    slower, given, anew = (
+        (train_as_it_comes(inputs, tmp_path / name, replay=0.0, **settings) / "model" / "README.md").read_text()
+        for name, settings in {
+            "slower": {"init_from": "latest"},
+            "given": {"init_from": "latest", **set_by_hand},
+            "anew": {"init_from": "base"},
+        }.items()
+    )
+
+    assert "| pace | 0.33 of the base's rate and steps, for the share of rows that is new |" in slower
+    assert "| pace |" not in given + anew
+
+
 def test_what_a_probe_published_is_no_learned_head(continued: Inputs, tmp_path: Path) -> None:
     probe = train_as_it_comes(continued, tmp_path / "probe", strategy="linear_probe", init_from="base", replay=0.0)
 
