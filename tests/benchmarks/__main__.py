@@ -40,8 +40,8 @@ def small(bench: Bench) -> Comparisons:
 
 def whole(bench: Bench) -> Comparisons:
     """Return the short part, then what needs several seeds; the curves come last, since many of their runs are kept by then."""
-    headlines_grid = {"draws": 16, "searched": 2, "every": True}
-    articles_grid = {"draws": 10, "searched": 1, "every": False}
+    headlines_grid = {"draws": 16, "searched": 2, "every": True, "finalists": 3}
+    articles_grid = {"draws": 10, "searched": 1, "every": False, "finalists": 1}
     return small(bench) | {
         "nightly": lambda: nightly(bench),
         "training_utilisation": lambda: utilisation.of_fine_tuning(bench, 3),

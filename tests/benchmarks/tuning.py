@@ -57,13 +57,11 @@ class Grid:
         """Return a setting's accuracies in the order of the draws."""
         return [self._found[point, seed] for seed in seeds]
 
-    def best(self, frozen: Collection[int]) -> Point:
-        """Return the setting with the highest mean over the draws that it was run on."""
-        found: dict[Point, list[float]] = {}
-        for (point, _), accuracy in self._found.items():
-            if point.frozen in frozen:
-                found.setdefault(point, []).append(accuracy)
-        return max(found, key=lambda point: statistics.mean(found[point]))
+    def best(self, frozen: Collection[int], seeds: Collection[int], count: int = 1) -> list[Point]:
+        """Return the settings with the highest means over these draws, of those that were run on all of them."""
+        run = {point for point, _ in self._found if point.frozen in frozen}
+        run = {point for point in run if all((point, seed) in self._found for seed in seeds)}
+        return sorted(run, key=lambda point: (-statistics.mean(self.accuracies(point, seeds)), point.epochs, point.rate))[:count]
 
 
 def trainer(point: Point, seed: int) -> dict[str, Any]:
@@ -78,11 +76,11 @@ def search(grid: Grid, seeds: Collection[int], *, every: bool) -> None:
             grid.run((Point(frozen, rate, epochs) for rate in RATES for epochs in EPOCHS), seeds)
         else:
             grid.run((Point(frozen, rate, 4) for rate in RATES), seeds)
-            grid.run((Point(frozen, grid.best((frozen,)).rate, epochs) for epochs in EPOCHS), seeds)
+            grid.run((Point(frozen, grid.best((frozen,), seeds)[0].rate, epochs) for epochs in EPOCHS), seeds)
 
 
 def tuned_trainer(
-    bench: Bench, make: Callable[[int], Corpus], wanted: float, *, draws: int, searched: int, every: bool
+    bench: Bench, make: Callable[[int], Corpus], wanted: float, *, draws: int, searched: int, every: bool, finalists: int
 ) -> Iterator[Row]:
     """Our defaults against the best of the peer's grid over the same frozen blocks, and the time to the best run's accuracy.
 
@@ -93,15 +91,18 @@ def tuned_trainer(
         draws: number of draws that both are judged on; fewer for what ``DRAWS`` names.
         searched: number of draws that the grid is searched on.
         every: whether every point of the grid is run on these.
+        finalists: how many of the best of the search are run on all draws, where the best of them counts.
     """
     grid = Grid(bench, make)
     seeds = {strategy: range(min(draws, DRAWS.get(strategy, draws))) for strategy in OURS}
     search(grid, range(searched), every=every)
-    target = grid.best(FROZEN.values())
-    best = {strategy: grid.best((FROZEN[strategy],)) for strategy in ("full", "linear_probe")}
-    grid.run([target], range(draws))
-    for strategy, point in best.items():
-        grid.run([point], seeds[strategy])
+
+    def final(frozen: Collection[int], seeds: range) -> Point:
+        grid.run(grid.best(frozen, range(searched), finalists), seeds)
+        return grid.best(frozen, seeds)[0]
+
+    best = {strategy: final((FROZEN[strategy],), seeds[strategy]) for strategy in ("full", "linear_probe")}
+    target = final(FROZEN.values(), range(draws))
     ours = {
         strategy: bench.accuracies([make(seed) for seed in seeds[strategy]], strategy=strategy, **settings)
         for strategy, settings in OURS.items()
