@@ -76,6 +76,18 @@ def test_rows_of_a_growing_dataset_that_the_version_was_trained_on_are_older_one
     assert own.num_rows <= 2 * (grown["splits"]["train"] - nights.first["splits"]["train"]) < grown["splits"]["train"]
 
 
+@pytest.mark.parametrize("replay", [None, 0.0])
+def test_a_night_with_few_new_rows_is_as_slow_as_these_are_few_and_its_card_says_so(nights, store, tmp_path, replay):
+    grown = nights.pull([*headlines(120, seed=1), *headlines(20, seed=4, first_id=2000)])
+
+    candidate, _ = Task().run(nights.fine_tune(grown, {"init_from": "champion", "replay": replay, "backbone_lr": None}))
+
+    card = (store.models.fetch("news", candidate["version"], tmp_path / "model") / "README.md").read_text()
+    pace = float(card.partition("| pace | ")[2].split()[0])
+    new = grown["splits"]["train"] - nights.first["splits"]["train"]
+    assert 0.1 <= pace <= new / grown["splits"]["train"] + 0.01  # a text that stands among the older rows is no new one
+
+
 def test_a_snapshot_that_is_gone_costs_the_slice_and_nothing_else(nights, store, monkeypatch):
     candidate, _ = Task().run(nights.fine_tune(nights.second, {"seed": 1}))
     monkeypatch.setattr("transfer_learning.store.datasets.DatasetStore.fetch", without(nights.first["digest"]))

@@ -124,6 +124,20 @@ def test_fine_tuning_starts_from_it_and_its_text_counts_in_the_ledger(workplace,
     assert names == ["news-000001.parquet", "language-000001.parquet"]
 
 
+def test_a_row_that_was_read_before_it_had_a_label_is_new_to_the_classifier(workplace, store, tmp_path):
+    tune = {"task_id": "train", "model": "later", "base": "model://language@1"}
+    Task().run(FineTuneOperator(**tune, spec={"epochs": 1}, dataset=workplace.dataset))
+    labelled = write_csv(workplace.folder / "labelled.csv", headlines(120, seed=1) + headlines(60, seed=2, first_id=500))
+    dataset, _ = Task().run(PullDatasetOperator(task_id="pull", spec=workplace.pulled | {"source": labelled}))
+
+    found, _ = Task().run(FineTuneOperator(**tune, spec={"init_from": "latest", "replay": 0.0}, dataset=dataset))
+
+    passport = json.loads((store.models.fetch("later", found["version"], tmp_path / "model") / "passport.json").read_text())
+    labelled_since = dataset["splits"]["train"] - workplace.dataset["splits"]["train"]
+    new = int(passport["settings"]["replay"].split()[1])
+    assert labelled_since * 0.9 < new <= labelled_since  # a text that had a label elsewhere is no new one
+
+
 def test_a_version_is_continued_and_counts_as_its_parent(workplace, store):
     found, _ = Task().run(workplace.pretrain(spec=CONTINUED, base="model://language@1"))
 

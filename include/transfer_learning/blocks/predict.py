@@ -16,17 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from transfer_learning.blocks.base_model import Base, load_base, read_config
-from transfer_learning.blocks.batching import Tokens, length_batches, tokenize
-from transfer_learning.blocks.extraction import CUDA_TOKEN_BUDGET, extract
+from transfer_learning.blocks.batching import Tokens, tokenize
+from transfer_learning.blocks.extraction import batches_of, extract
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.model_folder import PASSPORT
 from transfer_learning.blocks.pooling import POOLINGS
 from transfer_learning.blocks.safe_loading import check_files
 from transfer_learning.errors import BadInput, nearest, one_line
 from transfer_learning.specs import TaskSpec
-
-TOKEN_BUDGET = 4096
-"""Padded tokens to one forward pass on a processor; a larger batch is no faster on two cores."""
 
 FORMATS = ("transformers", "sentence_transformers", "adapter")
 
@@ -118,7 +115,7 @@ class Classifier:
             if on_rows is not None:
                 on_rows(len(tokens))
             return known
-        batches = length_batches(tokens.lengths, CUDA_TOKEN_BUDGET if self._device == "cuda" else TOKEN_BUDGET)
+        batches = batches_of(tokens, self._device)
         ends = list(itertools.accumulate(map(len, batches)))
 
         def tell(done: int, so_far: object = None) -> None:  # noqa: ARG001

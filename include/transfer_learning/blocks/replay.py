@@ -26,18 +26,25 @@ class Mixture:
     """Older rows that were drawn."""
     of: int
     """Older rows that there were."""
-    learned: int
-    """Rows that the starting version and those before it have learned, at hand or gone."""
-
-    @property
-    def new_share(self) -> float:
-        """Of everything that is learned then."""
-        return self.new / (self.new + self.learned) if self.new else 0.0
 
     def __str__(self) -> str:
         if not self.new:
             return f"no row is new: all {self.of:,} older ones"
         return f"{self.new:,} new rows and {self.older:,} of {self.of:,} older ones"
+
+
+def new_share(rows: Rows, ledgers: Sequence[Path]) -> float:
+    """Return how much of all that is learned then is new: rows in no ledger, beside those in one, at hand or gone.
+
+    Args:
+        rows: of the dataset; at least one.
+        ledgers: as of ``mix``; without any all rows are new.
+
+    Raises:
+        BadInput: a ledger that cannot be read.
+    """
+    new = len(rows) - int(in_ledger(rows, ledgers).sum())
+    return new / (new + rows_in(ledgers))
 
 
 def mix(train: Rows, older: Rows | None, ledgers: Sequence[Path], share: float, seed: int) -> tuple[Rows, Mixture]:
@@ -63,13 +70,13 @@ def mix(train: Rows, older: Rows | None, ledgers: Sequence[Path], share: float, 
         ours = set(train.row_keys)
         others = np.array([place for place, key in enumerate(older.row_keys) if key not in ours], dtype=np.int64)
         pool = concat(pool, older.select(others))
-    new, learned = train.select(np.flatnonzero(~known)), rows_in(ledgers)
+    new = train.select(np.flatnonzero(~known))
     if not len(new):
-        return _in_order(pool), Mixture(0, len(pool), len(pool), learned)
+        return _in_order(pool), Mixture(0, len(pool), len(pool))
     wanted = min(len(pool), round(share / (1 - share) * len(new)))
     draw = sorted(range(len(pool)), key=lambda place: hashlib.sha256(f"{seed} ".encode() + pool.row_keys[place]).digest())
     drawn = pool.select(np.array(draw[:wanted], dtype=np.int64))
-    return _in_order(concat(new, drawn)), Mixture(len(new), wanted, len(pool), learned)
+    return _in_order(concat(new, drawn)), Mixture(len(new), wanted, len(pool))
 
 
 def _in_order(rows: Rows) -> Rows:

@@ -1,8 +1,8 @@
 """Fine-tune a text classifier, by any strategy of ``FineTuneSpec``.
 
 Inputs: ``base`` (one folder), ``train`` and maybe ``validation`` (folders of Parquet parts), maybe ``features`` (folders of
-parts that ``feature_extract`` made of these rows and this base, for ``linear_probe``), and for ``spec.replay`` maybe ``replay``
-(folders of older rows) and ``ledger`` (folders with the ledgers of the version that ``base`` is), and for strategy ``auto``
+parts that ``feature_extract`` made of these rows and this base, for ``linear_probe``), for ``spec.replay`` maybe ``replay``
+(folders of older rows), ``ledger`` where ``base`` is an earlier version (folders with its ledgers), and for strategy ``auto``
 maybe ``base_ledger`` (the same of any version, of whatever model). Out: ``model/``, a plain Hugging Face folder, or one of
 adapters alone for ``peft``, with passport.json and README.md, and ``ledger.parquet`` (row_key, content_key of every row trained
 or selected on).
@@ -33,7 +33,7 @@ from transfer_learning.blocks.adaptation import Adaptation
 from transfer_learning.blocks.choice import Choice, settle
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
-from transfer_learning.blocks.replay import Mixture, mix
+from transfer_learning.blocks.replay import Mixture, mix, new_share
 from transfer_learning.blocks.rows import Rows, read_rows, refuse_one_class
 from transfer_learning.blocks.sampling import stratified
 from transfer_learning.errors import BadInput
@@ -56,7 +56,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     """
     started = time.monotonic()
     task = spec.task or TaskSpec()
-    train, validation, mixture = _read(inputs, task, spec)
+    train, validation, mixture, new = _read(inputs, task, spec)
     run.numerics |= numerics.choose(spec.precision, run)
     folder = inputs["base"][0]
     asked = spec
@@ -64,8 +64,9 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     width = int(base_model.read_config(folder).hidden_size)
     made = passport.read(folder)
     known = _known_labels(made, folder, run.facts.get("model")) if spec.goes_on else []
-    new_share = _new_share(made, train, mixture) if set(train.label_names) <= set(known) else 1.0
-    plan = defaults.resolve(spec, train.labels, width, pairs=task.text_pair is not None, new_share=new_share)
+    if made.get("model_format") == "sentence_transformers" or not set(train.label_names) <= set(known):
+        new = 1.0  # the head, or some label of it, starts from nothing
+    plan = defaults.resolve(spec, train.labels, width, pairs=task.text_pair is not None, new_share=new)
     labels = _labels(train, validation, plan, task, known)
     base = _load(folder, labels, plan.pooling, spec, new_head=passport.is_of_source_task(made))
     classifier = TextClassifier(base.model, len(labels), plan.pooling, normalize=spec.normalize, layer=spec.layer)
@@ -104,40 +105,31 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     return metrics
 
 
-def _read(inputs: Inputs, task: TaskSpec, spec: FineTuneSpec) -> tuple[Rows, Rows | None, Mixture | None]:
-    """Read training rows, with a share of older ones where asked for, and validation rows.
+def _read(inputs: Inputs, task: TaskSpec, spec: FineTuneSpec) -> tuple[Rows, Rows | None, Mixture | None, float]:
+    """Read training rows, with a share of older ones where asked for, and validation rows; tell what share of them is new.
 
     Raises:
         BadInput: one class, or fewer than two rows.
     """
     hashed = bool(inputs.get("features"))
     train = read_rows(inputs["train"], task, hashed=hashed)
-    mixture = None
+    ledgers = inputs.get("ledger", ())
+    mixture, new = None, new_share(train, ledgers)
     if spec.replay is not None:
         older = read_rows(inputs["replay"], task, role="replay", hashed=hashed) if inputs.get("replay") else None
-        train, mixture = mix(train, older, inputs.get("ledger", ()), spec.replay, spec.seed)
+        train, mixture = mix(train, older, ledgers, spec.replay, spec.seed)
     elif spec.train_rows is not None:
         train = stratified(train, spec.train_rows, spec.seed)
     held_out = [folder for folder in inputs.get("validation", ()) if any(folder.glob("*.parquet"))]
     validation = read_rows(held_out, task, role="validation", hashed=hashed) if held_out else None
     refuse_one_class(train, task)
-    return train, validation, mixture
+    return train, validation, mixture, new
 
 
 def _known_labels(made: Mapping[str, Any], folder: Path, model: Any) -> list[str]:
     """Return the labels of a base that is an earlier version of this very model; what was pretrained has none to keep."""
     is_version = bool(made.get("labels")) and made.get("model") == model and not passport.is_of_source_task(made)
     return list(base_model.read_config(folder).id2label.values()) if is_version else []
-
-
-def _new_share(made: Mapping[str, Any], train: Rows, mixture: Mixture | None) -> float:
-    """Return the share of the rows that a version whose passport this is has not learned; 1 where its head cannot go on."""
-    if made.get("model_format") == "sentence_transformers":
-        return 1.0
-    if mixture is not None:
-        return mixture.new_share
-    learned = sum(map(int, made.get("label_counts", {}).get("train", {}).values()))
-    return max(0, len(train) - learned) / len(train)
 
 
 def _labels(train: Rows, validation: Rows | None, plan: defaults.Plan, task: TaskSpec, known: Sequence[str]) -> list[str]:

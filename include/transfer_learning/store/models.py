@@ -155,8 +155,14 @@ class ModelStore:
             self.manifest(name, version)  # says so if it was pruned meanwhile
             raise
 
-    def fetch_ledger(self, name: str, version: int, destination: Path) -> list[Path]:
+    def fetch_ledger(self, name: str, version: int, destination: Path, *, own: bool = False) -> list[Path]:
         """Download what a version was trained on: its own ledger and those of everything it was trained from.
+
+        Args:
+            name: of the model.
+            version: its number.
+            destination: a folder.
+            own: leave out other models: what a language model has read is new to a classifier that went on from it.
 
         Returns:
             Parquet files below ``destination``, the version's own first; pruned ancestors count like any other.
@@ -168,7 +174,7 @@ class ModelStore:
         destination.mkdir(parents=True, exist_ok=True)
         files = []
         for manifest in self._ancestry(name, version):
-            if manifest["ledger"] is not None:
+            if manifest["ledger"] is not None and (manifest["name"] == name or not own):
                 path = destination / f"{manifest['name']}-{manifest['version']:06d}.parquet"
                 self._objects.download(manifest["ledger"], path)
                 files.append(path)

@@ -82,7 +82,7 @@ class FineTuneOperator(TrainingOperator):
             if (found := self.find(store, model, key) or self.settled(store, spec, facts)) is None:
                 inputs = self.fetch_rows(store, dataset, work / "data") | {"base": [base.folder]}
                 inputs |= fetch_sets(store, sets, work / "features", self.open_cache())
-                if spec.replay is not None:
+                if spec.replay is not None or spec.goes_on:
                     inputs |= self.fetch_older(store, older, facts, work)
                 if spec.strategy == "auto":
                     inputs |= fetch_base_ledger(store, base.uri, work / "base_ledger")
@@ -125,7 +125,7 @@ class FineTuneOperator(TrainingOperator):
             )
             found["replay"] = [folder / "train"] if (folder / "train").is_dir() else []
         for version in parents(facts["model"], facts["base"]["uri"]):
-            store.models.fetch_ledger(facts["model"], version, work / "ledger")
+            store.models.fetch_ledger(facts["model"], version, work / "ledger", own=True)
             found["ledger"] = [work / "ledger"]
         return found
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from transfer_learning.blocks.replay import mix
+from transfer_learning.blocks.replay import mix, new_share
 from transfer_learning.blocks.rows import Rows
 from transfer_learning.errors import BadInput
 
@@ -54,17 +54,14 @@ def test_every_new_row_trains_and_older_ones_in_the_share_asked_for(tmp_path, sh
 def test_what_is_new_is_a_share_of_all_that_was_ever_learned_also_of_rows_that_are_gone(tmp_path):
     known = [*ledger(tmp_path / "first", range(60)), *ledger(tmp_path / "second", range(40, 80))]
 
-    mixture = mix(rows(range(70, 100)), None, known, 0.0, seed=0)[1]
-
-    assert (mixture.new, mixture.of, mixture.learned) == (20, 10, 80)
-    assert mixture.new_share == 0.2
+    assert new_share(rows(range(70, 100)), known) == 0.2
 
 
 @pytest.mark.parametrize(("numbers", "known", "share"), [(range(80), range(80), 0.0), (range(20), [], 1.0)])
 def test_nothing_new_and_nothing_learned_are_shares_too(tmp_path, numbers, known, share):
     folders = ledger(tmp_path / "ledger", known) if known else []
 
-    assert mix(rows(numbers), None, folders, 0.5, seed=0)[1].new_share == share
+    assert new_share(rows(numbers), folders) == share
 
 
 def test_the_draw_is_the_seeds_and_stays_when_rows_are_added(tmp_path):

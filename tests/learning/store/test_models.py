@@ -380,6 +380,9 @@ def test_a_ledger_comes_with_those_of_everything_the_version_was_trained_from(ob
 
     assert [path.name for path in files] == ["news-000002.parquet", "news-000001.parquet", "base-000001.parquet"]
     assert len({bytes(pyarrow.parquet.read_table(path)["row_key"][0].as_py()) for path in files}) == 3
+    assert ModelStore(objects).fetch_ledger("news", 3, tmp_path / "own", own=True) == [
+        tmp_path / "own" / path.name for path in files[:2]
+    ]
 
 
 def test_a_parent_that_does_not_exist_is_refused(tmp_path: Path) -> None:
