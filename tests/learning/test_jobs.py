@@ -154,6 +154,7 @@ def test_no_credential_of_the_parent_reaches_the_child(tmp_path, monkeypatch):
         ("GOMP_SPINCOUNT", "0", "0"),
         ("MALLOC_MMAP_THRESHOLD_", None, "33554432"),
         ("MALLOC_TRIM_THRESHOLD_", None, "1073741824"),
+        ("MALLOC_ARENA_MAX", None, "1"),
         ("MALLOC_TRIM_THRESHOLD_", "131072", "131072"),
     ],
 )

@@ -15,8 +15,9 @@ from transfer_learning.blocks import freezing, probe, state_cache
 from transfer_learning.blocks.checkpoint import Checkpoints, Snapshot
 from transfer_learning.blocks.defaults import Plan
 from transfer_learning.blocks.examples import Data, Forward
-from transfer_learning.blocks.extraction import batches_of, extract
+from transfer_learning.blocks.extraction import extract
 from transfer_learning.blocks.head import TextClassifier
+from transfer_learning.blocks.passes import Passes, batches_of
 from transfer_learning.blocks.phases import files_of, snapshot_of, state_of
 from transfer_learning.blocks.schedules import SCHEDULES
 from transfer_learning.blocks.state_cache import StateCache
@@ -131,11 +132,10 @@ class Adaptation:
         self.forward.set_modes(False)
 
         def compute(rows: Sequence[int]) -> torch.Tensor:
-            self._checkpoints.end_if_asked()
             return self.classifier.backbone.run(tokens.batch(rows, self.forward.device), until=self._block - 1)
 
-        with self.forward.arithmetic():  # what the same blocks give where nothing is stored
-            states.fill(compute, batches_of(tokens, self.forward.device))
+        passes = Passes(self.forward.device, self.forward.arithmetic)  # what the same blocks give where nothing is stored
+        states.fill(compute, batches_of(tokens, self.forward.device), passes, self._checkpoints.end_if_asked)
         return states
 
     def _train_head(self) -> None:
@@ -164,8 +164,8 @@ class Adaptation:
                 return
             self._checkpoints.poll(number, lambda: self._snapshot_of("features", {"features": {"partial": so_far()}}))
 
-        with self.forward.frozen_passes():
-            features = extract(self.forward.features, batches, poll, stored.get("partial"))
+        with self.forward.frozen_passes() as passes:
+            features = extract(self.forward.features, batches, passes, poll, stored.get("partial"))
         self.finished["features"] = {"ticks": len(batches)}
         return features
 

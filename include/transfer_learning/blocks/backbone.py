@@ -147,37 +147,6 @@ def architecture_of(config: Any) -> Architecture:
     return ARCHITECTURES[kind]
 
 
-EAGER_POSITIONS = 640
-"""Models that take longer inputs keep the fused attention without gradients: ``eager`` holds a number for each pair of tokens."""
-
-
-def attention_dropout(config: Any) -> float:
-    """Return the share of the attention that training leaves out."""
-    names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
-    return next((float(getattr(config, name)) for name in names if hasattr(config, name)), 0.0)
-
-
-def quickest_attention(config: Any, device: str, precision: str, *, training: bool) -> str:
-    """Return which of the library's attentions is quicker: ``eager``, by plain products, or ``sdpa``, the fused one.
-
-    The fused one is on an accelerator. The processor's knows no dropout, and what stands in for it takes 1.6 times as long as
-    plain products (articles of 256 tokens, two cores); in bf16 it takes 1.5 times as long and more also without gradients (rows
-    of 8 to 256 tokens).
-
-    Args:
-        config: of the model.
-        device: where it lies.
-        precision: ``fp32`` or ``bf16``.
-        training: whether dropout is on and gradients are wanted.
-    """
-    if device != "cpu":
-        return "sdpa"
-    if training:
-        return "eager" if attention_dropout(config) > 0 else "sdpa"
-    short = getattr(config, "max_position_embeddings", EAGER_POSITIONS + 1) <= EAGER_POSITIONS
-    return "eager" if precision == "bf16" and short else "sdpa"
-
-
 class Backbone:
     """An encoder, or a decoder that is used as one, as ordered blocks.
 

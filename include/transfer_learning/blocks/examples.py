@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager
 import torch
 
 from transfer_learning.blocks import freezing
-from transfer_learning.blocks.backbone import quickest_attention
+from transfer_learning.blocks.attention import quickest_attention
 from transfer_learning.blocks.batching import MULTIPLE, Tokens
 from transfer_learning.blocks.extraction import arithmetic, frozen_passes
 from transfer_learning.blocks.head import TextClassifier
+from transfer_learning.blocks.passes import Passes
 from transfer_learning.blocks.state_cache import StateCache
 from transfer_learning.blocks.train_loop import Examples
 
@@ -58,8 +59,8 @@ class Forward:
         """Return the context that passes run in."""
         return arithmetic(self.device, self._precision)
 
-    def frozen_passes(self) -> AbstractContextManager[None]:
-        """Return the context in which features are computed."""
+    def frozen_passes(self) -> AbstractContextManager[Passes]:
+        """Return the context of how features are computed."""
         return frozen_passes(self._classifier.model, self.device, self._precision)
 
     def set_modes(self, training: bool) -> None:

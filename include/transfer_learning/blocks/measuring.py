@@ -18,7 +18,8 @@ from transfer_learning.blocks import probe
 from transfer_learning.blocks.backbone import Backbone
 from transfer_learning.blocks.base_model import Base, load_base, untrained
 from transfer_learning.blocks.batching import Tokens, tokenize
-from transfer_learning.blocks.extraction import Extractor, batches_of, extract, frozen_passes
+from transfer_learning.blocks.extraction import Extractor, extract, frozen_passes
+from transfer_learning.blocks.passes import batches_of
 from transfer_learning.blocks.probe import Accuracy
 from transfer_learning.blocks.rows import Rows
 from transfer_learning.blocks.sampling import drawing_order
@@ -141,8 +142,8 @@ def _features(model: Any, tokens: Tokens, pooling: str, run: Run, weights: str) 
         _end_if_asked(run)
         run.progress(phase=f"measure the base with {weights}", step=number, steps=len(batches))
 
-    with frozen_passes(model, device, str(run.numerics["precision"])):
-        features = extract(lambda some: extractor(tokens.batch(some, device)), batches, poll)
+    with frozen_passes(model, device, str(run.numerics["precision"])) as passes:
+        features = extract(lambda some: extractor(tokens.batch(some, device)), batches, passes, poll)
     return features.chunk(len(blocks), dim=1)
 
 

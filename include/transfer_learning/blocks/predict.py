@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 
 from transfer_learning.blocks.base_model import Base, load_base, read_config
 from transfer_learning.blocks.batching import Tokens, tokenize
-from transfer_learning.blocks.extraction import batches_of, extract
+from transfer_learning.blocks.extraction import extract
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.model_folder import PASSPORT
+from transfer_learning.blocks.passes import Passes, batches_of
 from transfer_learning.blocks.pooling import POOLINGS
 from transfer_learning.blocks.safe_loading import check_files
 from transfer_learning.errors import BadInput, nearest, one_line
@@ -122,7 +123,10 @@ class Classifier:
             if on_rows is not None and done:
                 on_rows(ends[done - 1])
 
-        features = extract(lambda rows: self._model.features(tokens.batch(rows, self._device)).float(), batches, tell)
+        def compute(rows: Sequence[int]) -> torch.Tensor:
+            return self._model.features(tokens.batch(rows, self._device)).float()
+
+        features = extract(compute, batches, Passes(self._device), tell)
         tell(len(batches))
         return Seen(features, tokens, self._model)
 

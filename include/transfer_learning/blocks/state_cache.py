@@ -14,7 +14,7 @@ import torch
 
 from transfer_learning.blocks.batching import Tokens, padded
 from transfer_learning.blocks.devices import to_device
-from transfer_learning.blocks.train_loop import in_halves
+from transfer_learning.blocks.passes import Passes
 from transfer_learning.disk import room_for
 from transfer_learning.specs import FineTuneSpec
 
@@ -85,12 +85,27 @@ class StateCache:
             stored = np.memmap(file, dtype=np.uint8, mode="r+", shape=(needed,))
         self._states = torch.from_numpy(stored).view(self._dtype).view(shape)
 
-    def fill(self, compute: Callable[[Sequence[int]], torch.Tensor], batches: Sequence[Sequence[int]]) -> None:
-        """Store what ``compute`` gives for each batch of rows, (rows, length, width)."""
-        with torch.inference_mode():
-            for rows in batches:
-                states = in_halves(compute, rows).to("cpu", self._dtype)
-                for row, state in zip(rows, states, strict=True):
+    def fill(
+        self,
+        compute: Callable[[Sequence[int]], torch.Tensor],
+        batches: Sequence[Sequence[int]],
+        passes: Passes,
+        poll: Callable[[], None],
+    ) -> None:
+        """Store what ``compute`` gives for each batch of rows, (rows, length, width).
+
+        Args:
+            compute: called in several threads.
+            batches: every row once.
+            passes: how they run.
+            poll: called before each batch; what it raises ends the filling.
+
+        Raises:
+            OutOfMemory: a single row does not fit.
+        """
+        with passes.results(compute, batches, poll) as results:
+            for rows, states in zip(batches, results, strict=True):
+                for row, state in zip(rows, states.to("cpu", self._dtype), strict=True):
                     start, end = self._starts[row], self._starts[row + 1]
                     self._states[start:end] = state[: end - start]
 

@@ -23,9 +23,10 @@ from transfer_learning.blocks import numerics
 from transfer_learning.blocks.backbone import Backbone
 from transfer_learning.blocks.base_model import load_base
 from transfer_learning.blocks.batching import Tokens, tokenize
-from transfer_learning.blocks.extraction import Extractor, batches_of, extract, frozen_passes
+from transfer_learning.blocks.extraction import Extractor, extract, frozen_passes
 from transfer_learning.blocks.feature_parts import Part, PartWriter, read_parts
 from transfer_learning.blocks.model_folder import write_json
+from transfer_learning.blocks.passes import batches_of
 from transfer_learning.blocks.pooling import pooled_width
 from transfer_learning.blocks.rows import part_files, read_texts
 from transfer_learning.errors import BadInput, Stopped
@@ -129,13 +130,13 @@ def _compute(
             writer.close_part()
             raise Stopped("STOPPED between two batches; the parts that were written are kept")
 
-    with frozen_passes(base.model, device, str(run.numerics["precision"])):
+    with frozen_passes(base.model, device, str(run.numerics["precision"])) as passes:
         for window, batch in _one_ahead(tokenized, _windows(files, task, missing)):
 
             def compute(rows: Sequence[int], batch: Tokens = batch) -> torch.Tensor:
                 return extractor(batch.batch(rows, device))
 
-            writer.add(window.hashes, extract(compute, batches_of(batch, device), poll))
+            writer.add(window.hashes, extract(compute, batches_of(batch, device), passes, poll))
             done, tokens = done + len(window.hashes), tokens + len(batch.ids)
             pace = done / (time.monotonic() - started)
             run.progress(phase="features", step=done, steps=len(missing), rows_per_second=pace, eta=(len(missing) - done) / pace)

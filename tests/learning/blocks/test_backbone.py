@@ -8,7 +8,7 @@ from transformers import BertConfig
 
 from learning.tiny_model import CONFIGS, write_base
 from transfer_learning.blocks import freezing
-from transfer_learning.blocks.backbone import quickest_attention
+from transfer_learning.blocks.attention import quickest_attention
 from transfer_learning.blocks.base_model import Base, load_base
 from transfer_learning.blocks.batching import padded, tokenize
 from transfer_learning.blocks.head import TextClassifier

@@ -75,9 +75,9 @@ def test_frozen_blocks_run_once_for_each_row(tmp_path: Path, monkeypatch: pytest
     job = Job(tmp_path, rows=40)
     run, rows_run = state_cache.StateCache.fill, []
 
-    def counted(self: Any, compute: Any, batches: Any) -> None:
+    def counted(self: Any, compute: Any, batches: Any, *others: Any) -> None:
         rows_run.extend(row for rows in batches for row in rows)
-        run(self, compute, batches)
+        run(self, compute, batches, *others)
 
     monkeypatch.setattr(state_cache.StateCache, "fill", counted)
     monkeypatch.setattr("transfer_learning.blocks.head.TextClassifier.features", None)  # the whole model must not run

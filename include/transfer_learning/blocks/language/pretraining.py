@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from transfer_learning.blocks.backbone import quickest_attention
+from transfer_learning.blocks.attention import quickest_attention
 from transfer_learning.blocks.checkpoint import Checkpoints, Snapshot
 from transfer_learning.blocks.language.model import LanguageModel
 from transfer_learning.blocks.language.objectives import LanguageExamples, perplexity
