@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from transfer_learning.blocks import passes as passes_module
 from transfer_learning.blocks.extraction import extract
@@ -28,6 +29,11 @@ def two_threads() -> Iterator[None]:
 
 def doubled(rows: Sequence[int]) -> torch.Tensor:
     return 2.0 * torch.tensor(rows)
+
+
+def openmp_threads() -> int:
+    """Return how many threads the next product here would take; torch's own function would set it first."""
+    return max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "openmp")
 
 
 def run(compute: Any, batches: Sequence[Sequence[int]] = BATCHES, poll: Any = lambda: None, device: str = "cpu") -> list[Any]:
@@ -50,7 +56,7 @@ def test_each_thread_runs_batches_of_its_own_where_there_are_enough(batches: lis
     def compute(rows: Sequence[int]) -> torch.Tensor:
         if rows[0] < 4:
             together.wait()  # passes only where as many batches are under way
-        seen.add((threading.get_ident(), torch.get_num_threads()))
+        seen.add((threading.get_ident(), openmp_threads()))
         return doubled(rows)
 
     run(compute, batches)
