@@ -141,7 +141,7 @@ class Bench:
             job["rows"] = str(write_json(folder / "rows.json", corpus))
         asked = folder / "job.json"
         asked.write_text(json.dumps({"task": task, "base": str(BASE), "out": str(folder / "out.npy"), **job}))
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
         environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
         done = subprocess.run([self.peer_python, PEERS, asked], env=environment, capture_output=True, text=True)
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
