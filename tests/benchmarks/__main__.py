@@ -47,7 +47,7 @@ def whole(bench: Bench) -> Comparisons:
         "training_utilisation": lambda: utilisation.of_fine_tuning(bench, 3),
         "top_blocks": lambda: comparisons.top_blocks(bench, 3),
         "full_articles": lambda: comparisons.full_fine_tuning(bench, 3, lambda seed: articles(480, seed), epochs=1),
-        "few_labels": lambda: tuning.few_labels(bench, {8: 10, 16: 10, 64: 5}),
+        "few_labels": lambda: tuning.few_labels(bench, {8: 20, 16: 20, 64: 8}),
         "tuned_headlines": lambda: tuning.tuned_trainer(
             bench, lambda seed: headlines(320, seed, tuning.JUDGED_ON), 1.5, **headlines_grid
         ),

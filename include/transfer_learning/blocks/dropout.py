@@ -6,32 +6,32 @@ There they took a sixth of a training step. Paper: Srivastava et al., 2014, http
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 BITS = 16
 """Random bits that decide about one value: a rate is rounded to the next of 65,536."""
 
-
-class QuickDropout(TorchFunctionMode):
-    """While it is entered, ``torch.nn.functional.dropout``, also that of modules, is ``dropout`` of this file."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Call ``func``, or what stands in for it."""
-        if func is functional.dropout:
-            return dropout(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+plain_dropout = functional.dropout
 
 
-def quick_dropout(device: str) -> contextlib.AbstractContextManager[object]:
-    """Return the context of a training step on a device: an accelerator draws fast, and would wait for what the mode costs."""
-    return QuickDropout() if device == "cpu" else contextlib.nullcontext()
+@contextlib.contextmanager
+def quick_dropout(device: str) -> Iterator[None]:
+    """Let ``torch.nn.functional.dropout``, also that of modules, be ``dropout`` of this file, where ``device`` is the processor.
+
+    It is replaced by name for as long as this is entered: a ``TorchFunctionMode`` would look at every call of the library and
+    take a twentieth of a step of short texts.
+    """
+    if device != "cpu":
+        yield
+        return
+    functional.dropout = dropout
+    try:
+        yield
+    finally:
+        functional.dropout = plain_dropout
 
 
 def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
@@ -48,7 +48,7 @@ def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace:
     """
     dropped = round(p * 2**BITS)
     if inplace or not training or not 0 < dropped < 2**BITS:
-        return functional.dropout(input, p, training, inplace)
+        return plain_dropout(input, p, training, inplace)
     # Four masks to each number: every bit of a whole int64 is random.
     drawn = torch.empty(-(-input.numel() * BITS // 64), dtype=torch.int64).random_(-(2**63), None)
     bits = drawn.view(torch.int16)[: input.numel()].view(input.shape)

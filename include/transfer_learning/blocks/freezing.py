@@ -110,7 +110,7 @@ def set_modes(classifier: TextClassifier) -> None:
 
 def hashes(named: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
     """Return the sha256 of each tensor's bytes."""
-    return {name: hashlib.sha256(_bytes(tensor)).hexdigest() for name, tensor in named}
+    return {name: _sha256(tensor) for name, tensor in named}
 
 
 def frozen_hashes(classifier: TextClassifier) -> dict[str, str]:
@@ -132,6 +132,6 @@ def still(classifier: TextClassifier) -> Iterator[None]:
     assert not (changed := moved(classifier, before)), f"frozen weights changed: {changed}"
 
 
-def _bytes(tensor: torch.Tensor) -> bytes:
+def _sha256(tensor: torch.Tensor) -> str:
     # A view as bytes works for every type, bfloat16 too, which NumPy does not have.
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from transfer_learning.blocks.dropout import QuickDropout, dropout, quick_dropout
+from transfer_learning.blocks.dropout import dropout, quick_dropout
 
 VALUES = 400_000
 
@@ -88,12 +88,22 @@ def test_modules_and_functions_are_reached_while_it_is_entered_and_not_after() -
     torch.manual_seed(5)
     ours = [dropout(torch.ones(64), 0.5), dropout(torch.ones(64), 0.5)]
     theirs = drawn()
-    with QuickDropout():
+    with quick_dropout("cpu"):
         assert all(map(torch.equal, drawn(), ours))
     assert all(map(torch.equal, drawn(), theirs))
     assert not all(map(torch.equal, theirs, ours))
 
 
+def test_what_is_left_by_an_error_is_as_it_was() -> None:
+    before = functional.dropout
+    with pytest.raises(MemoryError), quick_dropout("cpu"):
+        raise MemoryError
+    assert functional.dropout is before
+
+
 def test_only_a_step_on_the_processor_enters_it() -> None:
-    assert isinstance(quick_dropout("cpu"), QuickDropout)
-    assert not isinstance(quick_dropout("cuda"), QuickDropout)
+    before = functional.dropout
+    with quick_dropout("cuda"):
+        assert functional.dropout is before
+    with quick_dropout("cpu"):
+        assert functional.dropout is dropout
