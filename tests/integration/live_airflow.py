@@ -67,9 +67,9 @@ class Training:
         return [one["state"] for one in self._live.get(f"{self._path}/tries")["task_instances"]]
 
     def resumed_at(self, attempt: int) -> int:
-        """Return the step whose checkpoint a try went on from; 0 when it started over."""
-        found = re.search(r"Going on from step-(\d+) of an earlier attempt", self.log(attempt))
-        return int(found.group(1)) if found else 0
+        """Return the step that a try went on from, by the first one it did itself; 0 when it started over."""
+        found = re.search(r"fine_tune: step (\d+)", self.log(attempt))
+        return int(found.group(1)) - 1 if found else 0
 
     def kept(self, name: str) -> Any:
         """Return what the task keeps under ``name`` across its tries."""
