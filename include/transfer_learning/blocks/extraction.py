@@ -140,20 +140,29 @@ def extract(
     Raises:
         OutOfMemory: a single row does not fit.
     """
-    before = [] if done is None else [done]
-    left = _without_first(batches, sum(map(len, before)))
-    parts: list[torch.Tensor] = []
+    order = torch.tensor([row for rows in batches for row in rows])
+    features, count = torch.empty(0), 0
+
+    def keep(found: torch.Tensor) -> None:
+        nonlocal features, count
+        if count == 0:
+            features = found.new_empty((len(order), *found.shape[1:]))
+        features[order[count : count + len(found)]] = found.to(features.device)
+        count += len(found)
+
+    if done is not None:
+        keep(done)
+    left = _without_first(batches, count)
+    waiting = len(left)
 
     def tell() -> None:
-        poll(len(batches) - len(left) + len(parts), lambda: torch.cat([*before, *parts]).cpu())
+        poll(len(batches) - waiting, lambda: features[order[:count]].cpu())
 
     with passes.results(compute, left, tell) as results:
         for found in results:
-            parts.append(found)
-    found = torch.cat([*before, *parts]).cpu()  # one copy at the end: a copy of each batch would make an accelerator wait
-    ordered = torch.empty_like(found)
-    ordered[[row for rows in batches for row in rows]] = found
-    return ordered
+            keep(found)
+            waiting -= 1
+    return features.cpu()  # once, at the end: a copy of each batch would make an accelerator wait
 
 
 def _without_first(batches: Sequence[Sequence[int]], count: int) -> list[Sequence[int]]:

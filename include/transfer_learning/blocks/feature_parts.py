@@ -117,7 +117,7 @@ class PartWriter:
     def add(self, hashes: Hashes, features: torch.Tensor) -> None:
         """Take the features of some rows, (rows, width)."""
         self._hashes.append(hashes)
-        self._features.append(features.numpy().astype(self._dtype))
+        self._features.append(features.numpy().astype(self._dtype, copy=False))
         if sum(values.nbytes for values in self._features) >= PART_BYTES or time.monotonic() - self._opened >= PART_SECONDS:
             self.close_part()
 

@@ -23,7 +23,6 @@ TOKEN_BUDGET = 1024
 CUDA_TOKEN_BUDGET = 65_536
 """On an accelerator, which small batches leave idle."""
 
-
 BATCHES_TO_A_THREAD = 2
 """Fewer than this, and the threads share each batch: some of them would have nothing to do."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,8 +33,14 @@ def doubled(rows: Sequence[int]) -> torch.Tensor:
 
 
 def openmp_threads() -> int:
-    """Return how many threads the next product here would take; torch's own function would set it first."""
-    return max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "openmp")
+    """Return how many threads torch's next product here would take; its own function would set it first."""
+    own = Path(torch.__file__).parent  # other packages bring an OpenMP of their own
+    (found,) = (
+        one["num_threads"]
+        for one in threadpool_info()
+        if one["user_api"] == "openmp" and Path(one["filepath"]).is_relative_to(own)
+    )
+    return int(found)
 
 
 def run(compute: Any, batches: Sequence[Sequence[int]] = BATCHES, poll: Any = lambda: None, device: str = "cpu") -> list[Any]:
