@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info
 from transfer_learning.blocks import passes as passes_module
 from transfer_learning.blocks.extraction import extract
 from transfer_learning.blocks.passes import Passes
-from transfer_learning.errors import OutOfMemory
+from transfer_learning.errors import OutOfMemory, Stopped
 
 BATCHES = [[0, 1], [2, 3], [4], [5, 6], [7]]
 
@@ -156,3 +156,19 @@ def test_extraction_goes_on_behind_any_row(done: int) -> None:
     assert sorted(computed) == order[done:]
     assert told[-1] == len(BATCHES) - 1
     assert told[0] == sum(sum(map(len, BATCHES[: number + 1])) <= done for number in range(len(BATCHES)))
+
+
+def test_extraction_goes_on_from_what_it_told_whatever_the_order_of_the_batches() -> None:
+    batches, kept = [[6, 1], [0, 7], [4], [5, 2], [3]], []
+
+    def stop(number: int, so_far: Callable[[], torch.Tensor]) -> None:
+        if number == 3:
+            kept.append(so_far())
+            raise Stopped("asked to")
+
+    with pytest.raises(Stopped):
+        extract(doubled, batches, Passes("cpu"), stop)
+    found = extract(doubled, batches, Passes("cpu"), lambda number, _: None, kept[0])
+
+    assert kept[0].tolist() == [12.0, 2.0, 0.0, 14.0, 8.0]
+    assert found.tolist() == [2.0 * row for row in range(8)]
