@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from itertools import islice
 
 import torch
 
@@ -31,7 +29,7 @@ AHEAD = 2
 
 POLL_SECONDS = 0.5
 
-Work = tuple[Sequence[int], "Future[torch.Tensor]"]
+Compute = Callable[[Sequence[int]], torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Passes:
 
     Args:
         device: where the model lies.
-        arithmetic: returns the context to compute in; every thread enters one of its own.
+        arithmetic: returns the context to compute in; every batch enters one of its own.
     """
 
     device: str
@@ -48,7 +46,7 @@ class Passes:
 
     @contextlib.contextmanager
     def results(
-        self, compute: Callable[[Sequence[int]], torch.Tensor], batches: Sequence[Sequence[int]], poll: Callable[[], None]
+        self, compute: Compute, batches: Sequence[Sequence[int]], poll: Callable[[], None]
     ) -> Iterator[Iterator[torch.Tensor]]:
         """Enter what yields the result of each batch, in their order, computed ahead of being asked for.
 
@@ -63,56 +61,40 @@ class Passes:
         Raises:
             OutOfMemory: a single row does not fit, with nothing else under way.
         """
-        with self.arithmetic():
-            pass  # what it raises, it raises here and not in a thread
         threads = torch.get_num_threads()
         workers = threads if self.device == "cpu" and len(batches) >= BATCHES_TO_A_THREAD * threads else 1
-        asked: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        ahead: deque[Work] = deque()
-        later = iter(batches)
-
-        def work() -> None:
-            torch.get_num_threads()  # makes this thread take the number that was set
-            with torch.inference_mode(), self.arithmetic():
-                for rows, result in iter(asked.get, None):
-                    if result.set_running_or_notify_cancel():
-                        try:
-                            result.set_result(in_halves(compute, rows))
-                        except BaseException as error:
-                            result.set_exception(error)
-
-        def ask() -> None:
-            for rows in itertools.islice(later, AHEAD * workers - len(ahead)):
-                ahead.append((rows, Future()))
-                asked.put(ahead[-1])
-
-        def in_order() -> Iterator[torch.Tensor]:
-            ask()
-            while ahead:
-                rows, result = ahead.popleft()
-                poll()
-                while wait([result], POLL_SECONDS).not_done:
-                    poll()
-                try:
-                    found = result.result()
-                except OutOfMemory:
-                    wait([other for _, other in ahead])
-                    with torch.inference_mode(), self.arithmetic():
-                        found = in_halves(compute, rows)
-                yield found
-                ask()
-
         torch.set_num_threads(threads // workers)
-        for _ in range(workers):
-            threading.Thread(target=work, daemon=True).start()
+        # Asking for the number makes a thread take the one that was set.
+        pool = ThreadPoolExecutor(workers, initializer=torch.get_num_threads)
         try:
-            yield in_order()
+            yield self._in_order(pool, compute, batches, poll, AHEAD * workers)
         finally:
-            for _, result in ahead:
-                result.cancel()
-            for _ in range(workers):
-                asked.put(None)
+            pool.shutdown(wait=False, cancel_futures=True)
             torch.set_num_threads(threads)
+
+    def _in_order(
+        self, pool: Executor, compute: Compute, batches: Sequence[Sequence[int]], poll: Callable[[], None], ahead: int
+    ) -> Iterator[torch.Tensor]:
+        later = iter(batches)
+        asked: deque[tuple[Sequence[int], Future[torch.Tensor]]] = deque()
+        while True:
+            asked.extend((rows, pool.submit(self._result, compute, rows)) for rows in islice(later, ahead - len(asked)))
+            if not asked:
+                return
+            rows, result = asked.popleft()
+            poll()
+            while wait([result], POLL_SECONDS).not_done:
+                poll()
+            try:
+                found = result.result()
+            except OutOfMemory:
+                wait([other for _, other in asked])
+                found = self._result(compute, rows)
+            yield found
+
+    def _result(self, compute: Compute, rows: Sequence[int]) -> torch.Tensor:
+        with torch.inference_mode(), self.arithmetic():
+            return in_halves(compute, rows)
 
 
 def batches_of(tokens: Tokens, device: str) -> list[list[int]]:
