@@ -92,11 +92,12 @@ def test_what_a_batch_raises_is_raised_and_the_threads_are_given_back() -> None:
     assert torch.get_num_threads() == 2
 
 
-def test_whoever_leaves_does_not_wait_for_batches_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_leaves_does_not_wait_for_batches_under_way_and_no_other_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes_module, "POLL_SECONDS", 0.01)
-    released, asked = threading.Event(), []
+    released, asked, begun = threading.Event(), [], []
 
     def compute(rows: Sequence[int]) -> torch.Tensor:
+        begun.append(rows)
         released.wait(20)
         return doubled(rows)
 
@@ -110,6 +111,8 @@ def test_whoever_leaves_does_not_wait_for_batches_under_way(monkeypatch: pytest.
         run(compute, poll=poll)
     assert time.monotonic() - started < 10
     released.set()
+    time.sleep(0.5)  # whatever the threads still begin
+    assert len(begun) == 2
 
 
 def test_a_row_that_fits_only_with_nothing_beside_it_is_computed_in_the_end() -> None:
