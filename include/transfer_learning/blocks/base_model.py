@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.initialization import no_init_weights
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils import logging as library_logging
 
 from transfer_learning.blocks import adapter_folder, base_head
@@ -216,7 +221,7 @@ def load_weights(
     _refuse_inflated(loader, config, folder, is_head)
     torch.manual_seed(seed)
     try:
-        model, report = loader.from_pretrained(
+        model, report = _load_by_name(loader, folder, config) or loader.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -234,6 +239,25 @@ def load_weights(
         raise BadInput("BAD_WEIGHTS", f"cannot be loaded: {_brief(error)}", "check the folder", file=folder) from None
     _account_for_keys(folder, model, report, is_head)
     return model, report
+
+
+def _load_by_name(loader: Any, folder: Path, config: Any) -> tuple[Any, dict[str, Any]] | None:
+    """Return a model whose weights are what the files hold, by its own names, and the report; None where that is not so.
+
+    The library's way gives the same model, and first prepares to rename what the older files of every architecture hold.
+    """
+    single, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
+    names = [single.name] if single.exists() else sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    stored = {key: tensor for name in names for key, tensor in load_file(folder / name).items()}
+    with no_init_weights():
+        model = loader.from_config(copy.deepcopy(config), dtype=torch.float32)
+    own = model.state_dict()
+    others = stored.keys() - own.keys() - dict(model.named_buffers()).keys()  # older files hold constants too
+    fits = all(key in stored and stored[key].shape == weight.shape for key, weight in own.items())
+    if others or not fits or model.all_tied_weights_keys:
+        return None
+    model.load_state_dict({key: stored[key].to(weight.dtype) for key, weight in own.items()}, assign=True)
+    return model.eval(), {"missing_keys": set(), "mismatched_keys": set(), "unexpected_keys": set()}
 
 
 def _load_adapted(

@@ -98,5 +98,8 @@ class Passes:
 
 
 def batches_of(tokens: Tokens, device: str) -> list[list[int]]:
-    """Return the rows of each batch in the order they are run: rows of one padded length, under a budget of tokens."""
-    return length_batches(tokens.lengths, CUDA_TOKEN_BUDGET if device == "cuda" else TOKEN_BUDGET)
+    """Return the rows of each batch in the order they are run: rows of one padded length, under a budget of tokens.
+
+    The longest come first: what does not fit shows at once, and no thread begins a long batch when the others have ended.
+    """
+    return length_batches(tokens.lengths, CUDA_TOKEN_BUDGET if device == "cuda" else TOKEN_BUDGET)[::-1]

@@ -4,13 +4,15 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, PreTrainedModel
 
-from learning.tiny_model import write_base, write_tokenizer
-from transfer_learning.blocks.base_model import load_base
+from learning.tiny_model import CONFIGS, write_base, write_tokenizer
+from transfer_learning.blocks.base_model import load_base, load_weights
 from transfer_learning.errors import BadInput
 
 LABELS = ["no", "yes"]
@@ -87,12 +89,15 @@ def without_tokenizer(folder: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("{"), "BAD_CONFIG"),
     ],
 )
-def test_a_base_that_cannot_work_is_refused_with_one_line(tmp_path: Path, spoil: Callable[[Path], None], line: str) -> None:
+@pytest.mark.parametrize("pooling", ["architecture", "mean"])
+def test_a_base_that_cannot_work_is_refused_with_one_line(
+    tmp_path: Path, spoil: Callable[[Path], None], line: str, pooling: str
+) -> None:
     folder = write_base(tmp_path / "base")
     spoil(folder)
 
     with pytest.raises(BadInput, match=line) as refusal:
-        load_base(folder, LABELS, "architecture", seed=0)
+        load_base(folder, LABELS, pooling, seed=0)
 
     assert "\n" not in str(refusal.value)
 
@@ -106,6 +111,44 @@ def test_every_weight_of_the_base_is_taken_and_only_the_head_is_new(tmp_path: Pa
     stored, loaded = load_file(folder / "model.safetensors"), model.state_dict()
     assert all(torch.equal(tensor, loaded[f"bert.{name}"]) for name, tensor in stored.items())
     assert set(loaded) - {f"bert.{name}" for name in stored} == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("shard", ["1GB", "5KB"])
+@pytest.mark.parametrize("loader", [AutoModel, AutoModelForSequenceClassification])
+def test_weights_that_are_named_as_the_models_own_are_loaded_as_the_library_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, shard: str, loader: Any
+) -> None:
+    folder = write_base(tmp_path / "base", kind)
+    model = loader.from_pretrained(folder, id2label=dict(enumerate(LABELS)))
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size=shard)
+    expected = loader.from_pretrained(folder, dtype=torch.float32)
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", None)
+    pooling = "mean" if loader is AutoModel else "architecture"
+
+    found = load_base(folder, LABELS if pooling == "architecture" else [], pooling, seed=3).model
+
+    drawn = torch.rand(1)
+    assert type(found) is type(expected)
+    assert not found.training
+    for of_model in (torch.nn.Module.state_dict, lambda model: dict(model.named_buffers())):
+        ours, theirs = of_model(found), of_model(expected)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], tensor) and ours[name].dtype == tensor.dtype for name, tensor in theirs.items())
+    assert all(parameter.requires_grad for parameter in found.parameters())
+    torch.manual_seed(3)
+    assert drawn == torch.rand(1)
+
+
+def test_weights_that_the_model_shares_stay_shared_where_the_file_holds_them_twice(tmp_path: Path) -> None:
+    folder, config = write_base(tmp_path / "base"), CONFIGS["bert"]
+    twice = {name: tensor.clone() for name, tensor in AutoModelForMaskedLM.from_config(config).state_dict().items()}
+    save_file(twice, folder / "model.safetensors", metadata={"format": "pt"})
+
+    model, _ = load_weights(AutoModelForMaskedLM, folder, config, 0, lambda *_: False)
+
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 def test_a_pretraining_head_is_left_behind(tmp_path: Path) -> None:

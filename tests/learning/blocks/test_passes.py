@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_info
 
 from transfer_learning.blocks import passes as passes_module
+from transfer_learning.blocks.batching import Tokens
 from transfer_learning.blocks.extraction import extract
-from transfer_learning.blocks.passes import Passes
+from transfer_learning.blocks.passes import Passes, batches_of
 from transfer_learning.errors import OutOfMemory, Stopped
 
 BATCHES = [[0, 1], [2, 3], [4], [5, 6], [7]]
@@ -175,3 +177,10 @@ def test_extraction_goes_on_from_what_it_told_whatever_the_order_of_the_batches(
 
     assert kept[0].tolist() == [12.0, 2.0, 0.0, 14.0, 8.0]
     assert found.tolist() == [2.0 * row for row in range(8)]
+
+
+def test_the_longest_rows_run_first() -> None:
+    lengths = np.array([5, 300, 40, 6, 300])
+    tokens = Tokens(np.zeros(lengths.sum(), np.int32), None, np.concatenate([[0], np.cumsum(lengths)]), pad_id=0)
+
+    assert batches_of(tokens, "cpu") == [[1, 4], [2], [0, 3]]
