@@ -6,10 +6,11 @@ There they took a sixth of a training step. Paper: Srivastava et al., 2014, http
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 import torch
 from torch.nn import functional
+
+from transfer_learning.blocks.replaced import replaced
 
 BITS = 16
 """Random bits that decide about one value: a rate is rounded to the next of 65,536."""
@@ -17,21 +18,9 @@ BITS = 16
 plain_dropout = functional.dropout
 
 
-@contextlib.contextmanager
-def quick_dropout(device: str) -> Iterator[None]:
-    """Let ``torch.nn.functional.dropout``, also that of modules, be ``dropout`` of this file, where ``device`` is the processor.
-
-    It is replaced by name for as long as this is entered: a ``TorchFunctionMode`` would look at every call of the library and
-    take a twentieth of a step of short texts.
-    """
-    if device != "cpu":
-        yield
-        return
-    functional.dropout = dropout
-    try:
-        yield
-    finally:
-        functional.dropout = plain_dropout
+def quick_dropout(device: str) -> contextlib.AbstractContextManager[None]:
+    """Let ``torch.nn.functional.dropout``, also that of modules, be this file's, where ``device`` is the processor."""
+    return replaced(dropout=dropout) if device == "cpu" else contextlib.nullcontext()
 
 
 def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:

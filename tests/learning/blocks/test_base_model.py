@@ -12,10 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from learning.tiny_model import CONFIGS, write_base, write_tokenizer
-from transfer_learning.blocks.base_model import load_base, load_weights
+from transfer_learning.blocks.base_model import load_base, load_weights, read_config
 from transfer_learning.errors import BadInput
 
 LABELS = ["no", "yes"]
+
+SET_BY_US = dict.fromkeys(("_name_or_path", "id2label", "label2id", "problem_type", "pad_token_id"))
+"""Settings that do not come from the folder alone."""
 
 
 def change_config(**values: object) -> Callable[[Path], None]:
@@ -131,6 +134,7 @@ def test_weights_that_are_named_as_the_models_own_are_loaded_as_the_library_does
 
     drawn = torch.rand(1)
     assert type(found) is type(expected)
+    assert {**found.config.to_dict(), **SET_BY_US} == {**expected.config.to_dict(), **SET_BY_US}
     assert not found.training
     for of_model in (torch.nn.Module.state_dict, lambda model: dict(model.named_buffers())):
         ours, theirs = of_model(found), of_model(expected)
@@ -139,6 +143,15 @@ def test_weights_that_are_named_as_the_models_own_are_loaded_as_the_library_does
     assert all(parameter.requires_grad for parameter in found.parameters())
     torch.manual_seed(3)
     assert drawn == torch.rand(1)
+
+
+def test_the_model_gets_a_configuration_of_its_own(tmp_path: Path) -> None:
+    folder = write_base(tmp_path / "base")
+    config = read_config(folder)
+
+    model, _ = load_weights(AutoModel, folder, config, 0, lambda *_: False)
+
+    assert model.config is not config
 
 
 def test_weights_that_the_model_shares_stay_shared_where_the_file_holds_them_twice(tmp_path: Path) -> None:

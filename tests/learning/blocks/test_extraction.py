@@ -48,15 +48,28 @@ def test_features_from_an_accelerator_are_those_of_the_processor_but_for_roundin
     assert float(functional.cosine_similarity(there, here).min()) > 0.999
 
 
-def test_attention_is_as_before_afterwards_whatever_happened(tmp_path: Path) -> None:
+def test_everything_is_as_before_afterwards_whatever_happened(tmp_path: Path) -> None:
     model = load_base(write_base(tmp_path / "base"), [], "mean", seed=0).model
-    assert model.config._attn_implementation == "sdpa"
 
+    def ways() -> tuple[object, ...]:
+        return model.config._attn_implementation, functional.linear, functional.layer_norm
+
+    before = ways()
     with pytest.raises(ZeroDivisionError), frozen_passes(model, "cpu", "bf16"):
-        inside = model.config._attn_implementation
+        inside = ways()
         raise ZeroDivisionError
 
-    assert (inside, model.config._attn_implementation) == ("in_place", "sdpa")
+    assert (inside[0], before[0]) == ("in_place", "sdpa")
+    assert inside[2] is not before[2]
+    assert ways() == before
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "fp32"), ("cuda", "bf16")])
+def test_elsewhere_the_functions_are_the_librarys(tmp_path: Path, device: str, precision: str) -> None:
+    model, before = load_base(write_base(tmp_path / "base"), [], "mean", seed=0).model, (functional.linear, functional.layer_norm)
+
+    with frozen_passes(model, device, precision):
+        assert (functional.linear, functional.layer_norm) == before
 
 
 def test_states_stay_narrow_behind_a_normalisation_while_it_is_entered(tmp_path: Path) -> None:
@@ -89,11 +102,10 @@ def test_a_linear_layer_gives_the_bits_of_autocast(tmp_path: Path, bias: bool) -
     model = load_base(write_base(tmp_path / "base"), [], "mean", seed=0).model
     given, linear = torch.randn(4, 8, 16), torch.nn.Linear(16, 24, bias=bias)
 
-    with frozen_passes(model, "cpu", "bf16") as passes, torch.inference_mode():
-        with arithmetic("cpu", "bf16"):
-            plain = linear(given)
-        with passes.arithmetic():
-            packed = [linear(given) for _ in range(2)]
+    with arithmetic("cpu", "bf16"), torch.inference_mode():
+        plain = linear(given)
+    with frozen_passes(model, "cpu", "bf16") as passes, passes.arithmetic(), torch.inference_mode():
+        packed = [linear(given) for _ in range(2)]
 
     assert packed[0].dtype == torch.bfloat16
     assert all(torch.equal(plain, found) for found in packed)
