@@ -31,7 +31,7 @@ def small(bench: Bench) -> Comparisons:
     return {
         "full_headlines": lambda: comparisons.full_fine_tuning(bench, 3, lambda seed: headlines(320, seed), epochs=4),
         "cold_extraction": lambda: comparisons.cold_extraction(bench, 3),
-        "incremental_extraction": lambda: comparisons.incremental_extraction(bench, 3),
+        "incremental_extraction": lambda: comparisons.incremental_extraction(bench, 5),
         "uploaded_bytes": lambda: comparisons.uploaded_bytes(bench),
         "memory": lambda: comparisons.memory(bench),
         "utilisation": lambda: utilisation.of_extraction(bench, 3),
