@@ -46,8 +46,8 @@ OF_THE_MOMENT = {"nonce", "alias_nonce", "created", "written", "at", "until", "s
 """What no two runs have in common, and nobody decides by."""
 TIMED = ("README.md", "passport.json")
 """Files of a version that tell how long the training took."""
-ATTEMPT = re.compile(r"(?<=[0-9a-f]{64})-[0-9a-f]{16}(?=/|$)")
-"""The nonce in the folder of a version's files."""
+ATTEMPT = re.compile(r"(?<=[0-9a-f]{64})-[0-9a-f]{16}(?=/|[.]parquet$|$)")
+"""The nonce of a version's files and of its ledger."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from transfer_learning.blocks.rows import Rows
 from transfer_learning.errors import BadInput
-
-KEYS = ("row_key", "content_key")
+from transfer_learning.ledger_files import KEYS, read_ledger
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ def _ledgers(folders: Sequence[Path]) -> Iterator[dict[str, pa.Array]]:
     """Yield the keys of each ledger, by name."""
     for path in sorted(path for folder in folders for path in folder.glob("*.parquet")):
         try:
-            ledger = pq.ParquetFile(path).read(list(KEYS))
+            ledger = read_ledger(path)
             yield {name: ledger[name].combine_chunks().cast(pa.binary()) for name in KEYS}
         except (pa.ArrowException, OSError, KeyError) as error:
             raise BadInput("BAD_LEDGER", f"cannot be read: {error}", "publish the version again", file=path) from None

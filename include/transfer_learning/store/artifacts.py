@@ -163,7 +163,8 @@ def fetch_folder(
     def obtain(entry: Mapping[str, Any]) -> None:
         target = partial / entry["path"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        _obtain(objects, f"{prefix}/{entry['path']}", entry, target, cache, on_bytes)
+        fetch_file(objects, f"{prefix}/{entry['path']}", entry, target, cache=cache, on_bytes=on_bytes)
+        refuse_pickle(target)
 
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}-"))
@@ -179,15 +180,22 @@ def fetch_folder(
     return destination
 
 
-def size_text(count: int) -> str:
-    """Return a number of bytes for people, such as ``12.3 MB``."""
-    unit, factor = next(((unit, factor) for unit, factor in UNITS if abs(count) >= factor), ("B", 1))
-    return f"{count / factor:,.1f} {unit}" if factor > 1 else f"{count} B"
-
-
-def _obtain(
-    objects: ObjectStore, key: str, entry: Mapping[str, Any], target: Path, cache: Cache | None, on_bytes: OnBytes | None
+def fetch_file(
+    objects: ObjectStore,
+    key: str,
+    entry: Mapping[str, Any],
+    target: Path,
+    *,
+    cache: Cache | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> None:
+    """Download one file and verify it; the other arguments are those of ``fetch_folder``.
+
+    Raises:
+        BadInput: it is not what the manifest says.
+        StoreError: the store failed, or the file is missing there.
+    """
+
     def download(path: Path) -> None:
         for attempt in range(DOWNLOADS):
             if attempt and on_bytes is not None:
@@ -206,7 +214,12 @@ def _obtain(
         cache.fetch(entry["sha256"], download, link=target)
     else:
         download(target)
-    refuse_pickle(target)
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes for people, such as ``12.3 MB``."""
+    unit, factor = next(((unit, factor) for unit, factor in UNITS if abs(count) >= factor), ("B", 1))
+    return f"{count / factor:,.1f} {unit}" if factor > 1 else f"{count} B"
 
 
 def _copied(objects: ObjectStore, source: str, key: str, entry: Mapping[str, Any], scratch: Path) -> bool:

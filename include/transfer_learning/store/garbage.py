@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from transfer_learning.errors import BadInput
 from transfer_learning.specs import check_name
-from transfer_learning.store import documents, layout, manifests
+from transfer_learning.store import documents, layout, ledgers, manifests
 from transfer_learning.store.checkpoints import CheckpointStore
 from transfer_learning.store.evaluations import VERDICT
 from transfer_learning.store.lease import TERM_SECONDS, Lease
@@ -99,7 +99,7 @@ class _Model:
         self._objects, self._name, self._delete = objects, name, delete
         self._versions = {manifest["publish_id"]: manifest for manifest in versions}
         self._artifacts = {f"{manifest['artifact']}/" for manifest in versions if "pruned" not in manifest}
-        self._ledgers = {manifest["ledger"] for manifest in versions}
+        self._ledgers = {part["key"] for manifest in versions for part in ledgers.parts_of(manifest)}
         self._prefix = layout.model_prefix(name)
 
     def collect(self, infos: Iterable[ObjectInfo], limit: datetime) -> Iterator[Finding]:
@@ -120,8 +120,7 @@ class _Model:
 
     def _publish_of(self, key: str) -> str:
         """Return the publish id of an artifact's prefix or of a ledger."""
-        place = key.removeprefix(self._prefix).split("/")[1]
-        return place.rpartition("-")[0] if key.endswith("/") else place.removesuffix(".parquet")
+        return key.removeprefix(self._prefix).split("/")[1].rpartition("-")[0]
 
     def _settle(self, publish_id: str, places: dict[str, list[ObjectInfo]]) -> Iterator[Finding]:
         """Decide on everything that one publish left behind."""
@@ -138,7 +137,7 @@ class _Model:
         manifest: dict[str, Any] = {}
         if standing is not None and not standing.body.get("abandoned"):
             manifest = standing.body["manifest"]
-        named = {f"{manifest['artifact']}/", manifest["ledger"]} if manifest else set()
+        named = {f"{manifest['artifact']}/", *(part["key"] for part in ledgers.parts_of(manifest))} if manifest else set()
         for place, group in places.items():
             if place not in named:
                 yield self._finding(place, group, "its publish never came to an end", delete=True)

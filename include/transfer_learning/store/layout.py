@@ -28,10 +28,9 @@ def intent_key(name: str, publish_id: str) -> str:
     return f"{model_prefix(name)}publishes/{check_id(publish_id)}.json"
 
 
-def ledger_key(name: str, publish_id: str, nonce: str | None = None) -> str:
-    """Return the key of the ledger of what a publish was trained on; the nonce is for one that was given up before."""
-    again = f"/{check_id(nonce)}" if nonce else ""
-    return f"{model_prefix(name)}ledgers/{check_id(publish_id)}{again}.parquet"
+def ledger_key(name: str, publish_id: str, nonce: str) -> str:
+    """Return the key of the part that one attempt of a publish adds to the ledger of what was trained on."""
+    return f"{model_prefix(name)}ledgers/{check_id(publish_id)}-{check_id(nonce)}.parquet"
 
 
 def fingerprint_key(name: str, fingerprint: str) -> str:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from transfer_learning.errors import BadInput, ObjectMissing, nearest
 from transfer_learning.refs import ModelRef
 from transfer_learning.settings import canonical_json
-from transfer_learning.store import artifacts, documents, layout, manifests
+from transfer_learning.store import artifacts, documents, layout, ledgers, manifests
 from transfer_learning.store.aliases import AliasStore
 from transfer_learning.store.cache import Cache
 from transfer_learning.store.manifests import Manifest
@@ -74,7 +75,7 @@ class ModelStore:
         intent = documents.read(self._objects, layout.intent_key(name, publish_id))
         uploaded = 0
         while intent is None or intent.body.get("abandoned"):  # garbage collection may have deleted what was uploaded: anew
-            manifest, sent = self._upload(folder, ledger, parents, described, log, again=intent is not None)
+            manifest, sent = self._upload(folder, ledger, parents, described, log)
             intent, uploaded = self._declare(manifest, intent), uploaded + sent
         manifest = self._commit(name, intent.body)
         self._remember(manifest)
@@ -173,11 +174,13 @@ class ModelStore:
         self.manifest(name, version)
         destination.mkdir(parents=True, exist_ok=True)
         files = []
-        for manifest in self._ancestry(name, version):
-            if manifest["ledger"] is not None and (manifest["name"] == name or not own):
-                path = destination / f"{manifest['name']}-{manifest['version']:06d}.parquet"
-                self._objects.download(manifest["ledger"], path)
-                files.append(path)
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".ledgers-") as scratch:
+            for manifest in self._ancestry(name, version):
+                parts = ledgers.parts_of(manifest) if manifest["name"] == name or not own else []
+                if parts:
+                    path = destination / f"{manifest['name']}-{manifest['version']:06d}.parquet"
+                    ledgers.fetch(self._objects, parts, path, Path(scratch))
+                    files.append(path)
         return files
 
     def _ancestry(self, name: str, version: int) -> Iterator[Manifest]:
@@ -196,45 +199,37 @@ class ModelStore:
                 waiting.append((base.removeprefix("model://"), int(number)))
 
     def _upload(
-        self,
-        folder: Path,
-        ledger: Path | None,
-        parents: Sequence[int],
-        manifest: Manifest,
-        log: Callable[[str], None],
-        *,
-        again: bool,
+        self, folder: Path, ledger: Path | None, parents: Sequence[int], manifest: Manifest, log: Callable[[str], None]
     ) -> tuple[Manifest, int]:
-        """Bring files and ledger into the store; return the manifest that describes them, and the bytes uploaded.
-
-        ``again``: the publish was given up, so its first ledger may go at any moment, and another one lies elsewhere.
-        """
-        name, publish_id = manifest["name"], manifest["publish_id"]
+        """Bring files and ledger into the store; return the manifest that describes them, and the bytes uploaded."""
+        name, publish_id, nonce = manifest["name"], manifest["publish_id"], secrets.token_hex(8)
         files = artifacts.list_model_files(folder)
-        stored = self._stored_files(name, parents)
-        nonce = secrets.token_hex(8)
+        before = self._before(name, parents)
+        stored = {entry["sha256"]: f"{known['artifact']}/{entry['path']}" for known in before for entry in known["files"]}
         prefix = layout.artifact_prefix(name, publish_id, nonce)
         uploaded = artifacts.upload_folder(self._objects, folder, files, prefix, stored=stored, log=log)
-        key = layout.ledger_key(name, publish_id, nonce if again else None) if ledger else None
-        if ledger and key:
-            entry = artifacts.describe_file(ledger, ledger.name)
-            uploaded += artifacts.upload_file(self._objects, ledger, key, entry, scratch=folder.parent)
+        parts: list[ledgers.Part] = []
+        if ledger is not None:
+            known = [part for manifest in before for part in ledgers.parts_of(manifest)]
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ledger-") as scratch:
+                key = layout.ledger_key(name, publish_id, nonce)
+                parts, sent = ledgers.upload(self._objects, ledger, key, known, Path(scratch))
+            uploaded += sent
         return {
             **manifest,
             "artifact": prefix,
             "files": files,
-            "ledger": key,
+            "ledger": parts,
             "parents": list(parents),
             "created": datetime.now(UTC).isoformat(),
             "bytes_uploaded": uploaded,
         }, uploaded
 
-    def _stored_files(self, name: str, parents: Sequence[int]) -> dict[str, str]:
-        """Return the key by sha256 of the files that the parents and the newest version already have in the store."""
+    def _before(self, name: str, parents: Sequence[int]) -> list[Manifest]:
+        """Return the manifests of the parents and of the newest version: what lies in the store need not be sent again."""
         known = [manifests.require(self._objects, name, parent) for parent in parents]
         newest = manifests.read(self._objects, name, max(manifests.numbers(self._objects, name), default=0))
-        known += [newest] if newest and "pruned" not in newest else []
-        return {entry["sha256"]: f"{manifest['artifact']}/{entry['path']}" for manifest in known for entry in manifest["files"]}
+        return [*known, *([newest] if newest and "pruned" not in newest else [])]
 
     def _declare(self, manifest: Manifest, abandoned: documents.Document | None) -> documents.Document:
         """Create the intent, or replace an abandoned one; return what stands: mine, another attempt's or the collector's."""

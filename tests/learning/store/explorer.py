@@ -26,6 +26,7 @@ from greenlet import greenlet
 
 from learning.store.faults import FaultyObjectStore, Killed
 from learning.store.ruled_store import ALIAS_KEY, ALIASES, NAME, RuledObjectStore, version_key
+from learning.store.tiny import write_ledger
 from transfer_learning.errors import BadInput, OutcomeUnknown, PreconditionFailed, Refused, StoreError, StoreUnreachable
 from transfer_learning.refs import ModelRef
 from transfer_learning.store import artifacts, documents, garbage, manifests, models, retention
@@ -36,6 +37,8 @@ T = TypeVar("T")
 
 VERSIONS = 3
 """How many versions there are before anybody acts; the last one is the champion."""
+OLD_ROWS = 3
+"""What every version was trained on: later ones name the part of the first version's ledger."""
 STEPS = 3000
 """A schedule that has not ended by then never will."""
 TRIES = 8
@@ -116,7 +119,8 @@ class World:
         (self.folder / task / "model").mkdir(parents=True)
         (self.folder / task / "model" / "config.json").write_text('{"model_type": "tiny"}')
         (self.folder / task / "model" / "head.txt").write_text(task)
-        (self.folder / task / "ledger.parquet").write_text(f"rows of {task}")
+        rows = [*(f"row {number}" for number in range(OLD_ROWS)), *([] if task == "old-0" else [f"row of {task}"])]
+        write_ledger(self.folder / task / "ledger.parquet", *rows)
 
     def publish(self, store: ModelStore, task: str, dag: str) -> ModelRef:
         folder = self.folder / task

@@ -76,12 +76,13 @@ class RuledObjectStore(MemoryObjectStore):
             for file in named:
                 self.files.pop(file, None)
             return
+        assert body["ledger"], f"version {version} lacks its ledger"
+        named |= {part["key"]: part["sha256"] for part in body["ledger"]}
         for file, sha256 in named.items():
             found = self._objects.get(file)
             assert found is not None, f"version {version} names {file}, which is not there"
             assert hashlib.sha256(found[0]).hexdigest() == sha256, f"{file} of version {version} is damaged"
-        assert body["ledger"] in self._objects, f"version {version} lacks its ledger"
-        self.files |= {**named, body["ledger"]: hashlib.sha256(self._objects[body["ledger"]][0]).hexdigest()}
+        self.files |= named
 
     def _check_alias(self, before: dict[str, Any] | None, body: dict[str, Any]) -> None:
         generation = body["generation"]

@@ -115,7 +115,7 @@ def a_publish_that_was_given_up_names_what_it_had_uploaded(patch: pytest.MonkeyP
 
 def a_ledger_is_written_again_where_it_was(patch: pytest.MonkeyPatch) -> None:
     ledger_key = layout.ledger_key
-    patch.setattr(layout, "ledger_key", lambda name, publish_id, nonce=None: ledger_key(name, publish_id))
+    patch.setattr(layout, "ledger_key", lambda name, publish_id, _: ledger_key(name, publish_id, "same"))
 
 
 def an_intent_is_not_adopted(patch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.parquet
@@ -13,10 +14,11 @@ import pytest
 from learning.store.faults import DyingObjectStore, FaultyObjectStore, ForgetfulObjectStore, Killed
 from learning.store.tiny import digest, promote, publish, write_ledger, write_model
 from promises import sizes
-from transfer_learning.errors import BadInput, StoreError
+from transfer_learning.errors import BadInput, ObjectMissing, StoreError
 from transfer_learning.store import documents, layout
 from transfer_learning.store.aliases import AliasStore
 from transfer_learning.store.cache import Cache
+from transfer_learning.store.garbage import collect
 from transfer_learning.store.models import ModelStore
 from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore
 
@@ -43,7 +45,8 @@ def test_a_published_folder_comes_back_byte_for_byte(objects: ObjectStore, tmp_p
 
 def test_everything_lies_where_the_layout_says(objects: ObjectStore, tmp_path: Path) -> None:
     publish(objects, tmp_path, seed=1, ledger=write_ledger(tmp_path / "ledger.parquet", "row"))
-    artifact = ModelStore(objects).manifest("news", 1)["artifact"]
+    manifest = ModelStore(objects).manifest("news", 1)
+    artifact, nonce = manifest["artifact"], manifest["artifact"].rpartition("-")[2]
     publish_id, fingerprint = digest("publish", 1), digest("fingerprint", 1)
 
     assert artifact.startswith(f"models/news/artifacts/{publish_id}-")
@@ -51,7 +54,7 @@ def test_everything_lies_where_the_layout_says(objects: ObjectStore, tmp_path: P
         [
             *(f"{artifact}/{name}" for name in ("config.json", "frozen.safetensors", "head/model.safetensors", "vocab.txt")),
             f"models/news/fingerprints/{fingerprint}.json",
-            f"models/news/ledgers/{publish_id}.parquet",
+            f"models/news/ledgers/{publish_id}-{nonce}.parquet",
             f"models/news/publishes/{publish_id}.json",
             "models/news/versions/000001.json",
         ]
@@ -383,6 +386,97 @@ def test_a_ledger_comes_with_those_of_everything_the_version_was_trained_from(ob
     assert ModelStore(objects).fetch_ledger("news", 3, tmp_path / "own", own=True) == [
         tmp_path / "own" / path.name for path in files[:2]
     ]
+
+
+OLD = [f"row {number}" for number in range(20)]
+
+
+def rows_of_ledger(objects: ObjectStore, version: int, folder: Path) -> list[bytes]:
+    [path, *_] = ModelStore(objects).fetch_ledger("news", version, folder)
+    return sorted(pyarrow.parquet.read_table(path)["row_key"].to_pylist())
+
+
+def test_a_second_version_uploads_the_rows_that_are_new_to_its_ledger(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, 1, ledger=write_ledger(tmp_path / "1.parquet", *OLD))
+    _, uploaded = publish(objects, tmp_path, 2, ledger=(ledger := write_ledger(tmp_path / "2.parquet", *OLD, "new")))
+
+    first, second = (ModelStore(objects).manifest("news", version)["ledger"] for version in (1, 2))
+    added, named = second
+    assert [named] == first
+    assert uploaded == added["bytes"] + (tmp_path / digest(2)[:8] / "head" / "model.safetensors").stat().st_size
+    assert added["bytes"] < named["bytes"]
+    assert rows_of_ledger(objects, 2, tmp_path / "fetched") == sorted(pyarrow.parquet.read_table(ledger)["row_key"].to_pylist())
+
+
+def test_a_version_of_the_same_rows_uploads_no_ledger(objects: ObjectStore, tmp_path: Path) -> None:
+    ledger = write_ledger(tmp_path / "rows.parquet", *OLD)
+    publish(objects, tmp_path, 1, ledger=ledger)
+    watched = FaultyObjectStore(objects)
+
+    publish(watched, tmp_path, 2, ledger=ledger)
+
+    assert [call for call in watched.calls if call.startswith("upload") and "/ledgers/" in call] == []
+    assert len(rows_of_ledger(objects, 2, tmp_path / "fetched")) == len(OLD)
+
+
+def test_rows_that_went_leave_the_ledger(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, 1, ledger=write_ledger(tmp_path / "1.parquet", *OLD))
+    publish(objects, tmp_path, 2, ledger=write_ledger(tmp_path / "2.parquet", *OLD[1:]))
+
+    assert len(rows_of_ledger(objects, 2, tmp_path / "fetched")) == len(OLD) - 1
+
+
+def test_the_ledger_of_a_pruned_version_stays_for_those_that_name_it(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, 1, ledger=write_ledger(tmp_path / "1.parquet", *OLD))
+    publish(objects, tmp_path, 2, ledger=write_ledger(tmp_path / "2.parquet", *OLD, "new"))
+    prune(objects, 1)
+
+    collect(objects, older_than=timedelta(0), delete=True)
+
+    assert len(rows_of_ledger(objects, 2, tmp_path / "fetched")) == len(OLD) + 1
+
+
+@pytest.mark.parametrize("damage", [lambda objects, key: objects.put(key, b"PAR1"), lambda objects, key: objects.delete(key)])
+def test_a_part_that_is_damaged_or_gone_is_not_named_again_and_one_line_where_it_is_needed(
+    objects: ObjectStore, tmp_path: Path, damage: Callable[[ObjectStore, str], None]
+) -> None:
+    publish(objects, tmp_path, 1, ledger=write_ledger(tmp_path / "1.parquet", *OLD))
+    damage(objects, ModelStore(objects).manifest("news", 1)["ledger"][0]["key"])
+
+    publish(objects, tmp_path, 2, ledger=write_ledger(tmp_path / "2.parquet", *OLD, "new"))
+
+    assert len(rows_of_ledger(objects, 2, tmp_path / "fetched")) == len(OLD) + 1
+    with pytest.raises((BadInput, ObjectMissing)) as caught:
+        rows_of_ledger(objects, 1, tmp_path / "first")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_part_that_many_ledgers_name_is_downloaded_once(objects: ObjectStore, tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        ledger = write_ledger(tmp_path / f"{seed}.parquet", *OLD, *(f"new {night}" for night in range(1, seed)))
+        publish(objects, tmp_path, seed, ledger=ledger, parents=[seed - 1] if seed > 1 else [])
+    watched = FaultyObjectStore(objects)
+
+    files = ModelStore(watched).fetch_ledger("news", 3, tmp_path / "fetched")
+
+    assert [len(pyarrow.parquet.read_table(path)) for path in files] == [len(OLD) + 2, len(OLD) + 1, len(OLD)]
+    downloads = [call for call in watched.calls if call.startswith("download")]
+    assert len(downloads) == len(set(downloads)) == 3
+
+
+def test_a_ledger_that_an_earlier_release_wrote_is_read_and_sent_anew(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, 1, ledger=(ledger := write_ledger(tmp_path / "1.parquet", *OLD)))
+    standing = documents.read(objects, layout.version_key("news", 1))
+    assert standing is not None
+    objects.upload(f"models/news/ledgers/{digest('publish', 1)}.parquet", ledger)
+    old_form = {**standing.body, "ledger": f"models/news/ledgers/{digest('publish', 1)}.parquet"}
+    documents.replace(objects, layout.version_key("news", 1), old_form, standing.etag)
+
+    publish(objects, tmp_path, 2, ledger=write_ledger(tmp_path / "2.parquet", *OLD, "new"))
+    collect(objects, older_than=timedelta(0), delete=True)
+
+    assert [len(rows_of_ledger(objects, version, tmp_path / str(version))) for version in (1, 2)] == [len(OLD), len(OLD) + 1]
+    assert ["sha256" in part for part in ModelStore(objects).manifest("news", 2)["ledger"]] == [True]
 
 
 def test_a_parent_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from learning.store.test_datasets import DAY_1, pulled
 from learning.store.tiny import digest, publish, write_ledger
 from promises import sizes
 from transfer_learning.errors import BadInput, OutcomeUnknown, StoreError, StoreUnreachable
+from transfer_learning.ledger_files import read_ledger
 from transfer_learning.store import Store
 from transfer_learning.store.s3 import S3ObjectStore, client_config, s3_client
 
@@ -118,13 +119,17 @@ class Task:
         raise AssertionError("counting never ends")
 
 
+LEDGERS = {1: ("a", "b", "c"), 2: ("a", "b", "c", "d")}
+"""Rows by version: the ledger of the second one names the part of the first."""
+
+
 def flow(store: Store, folder: Path, task: Task) -> None:
     """One night and a morning after: data, two versions, promoted, rolled back, fetched."""
     task(store.check)
     snapshot = pulled(folder / "out", DAY_1)
     task(lambda: store.datasets.publish("bbc", snapshot))
     for seed in (1, 2):
-        ledger = write_ledger(folder / f"{seed}.parquet", str(seed))
+        ledger = write_ledger(folder / f"{seed}.parquet", *LEDGERS[seed])
         ref, _ = task(lambda seed=seed, ledger=ledger: publish(store.objects, folder / "sent", seed, ledger=ledger))  # type: ignore[misc]
         assert ref.version == seed
         task(lambda seed=seed: promote(store, seed))  # type: ignore[misc]
@@ -154,7 +159,8 @@ def check_flow(store: Store, folder: Path) -> None:
     assert [(a.version, a.promote_id) for a in store.aliases.history("news")] == [(1, "night 1"), (2, "night 2"), (1, "desk")]
     for version in (1, 2):
         store.models.fetch("news", version, folder / f"checked-{version}")
-        assert len(store.models.fetch_ledger("news", version, folder / "ledgers")) == 1
+        [ledger] = store.models.fetch_ledger("news", version, folder / "ledgers")
+        assert len(read_ledger(ledger)) == len(LEDGERS[version])
     latest = store.datasets.latest("bbc")
     assert latest is not None
     store.datasets.fetch("bbc", latest["digest"], destination=folder / "checked-data")
