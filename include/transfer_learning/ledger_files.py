@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from transfer_learning.errors import BadInput
+
 KEYS = ("row_key", "content_key")
 
 
@@ -17,9 +19,12 @@ def read_ledger(path: Path) -> pa.Table:
     """Return the keys of a ledger, one row for each pair of them.
 
     Raises:
-        pa.ArrowException, OSError, KeyError: it cannot be read, or lacks a key.
+        BadInput: it cannot be read, or lacks a key.
     """
-    return pq.ParquetFile(path).read(list(KEYS)).select(list(KEYS))
+    try:
+        return pq.ParquetFile(path).read(list(KEYS)).select(list(KEYS))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise BadInput("BAD_LEDGER", f"cannot be read: {error}", "publish the version again", file=path) from None
 
 
 def split(ledger: pa.Table, parts: Sequence[pa.Table]) -> tuple[pa.Table, list[int]]:

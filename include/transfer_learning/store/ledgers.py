@@ -45,14 +45,12 @@ def upload(objects: ObjectStore, ledger: Path, key: str, known: Iterable[Part], 
     Raises:
         StoreError: the new part did not arrive as it was sent; a retry may help.
     """
-    usable = {}
-    for part in known:
-        if "sha256" in part:
-            with contextlib.suppress(BadInput, ObjectMissing):
-                usable[part["key"]] = part, _read(objects, part, scratch)
-    parts = list(usable.values())
-    own, named = split(read_ledger(ledger), [table for _, table in parts])
-    found, uploaded = [parts[place][0] for place in named], 0
+    usable = []
+    for part in {part["key"]: part for part in known if "sha256" in part}.values():
+        with contextlib.suppress(BadInput, ObjectMissing):
+            usable.append((part, _read(objects, part, scratch)))
+    own, named = split(read_ledger(ledger), [table for _, table in usable])
+    found, uploaded = [usable[place][0] for place in named], 0
     if own.num_rows:
         path = scratch / "own.parquet"
         pq.write_table(own, path)
@@ -72,7 +70,7 @@ def fetch(objects: ObjectStore, parts: Iterable[Part], path: Path, scratch: Path
         scratch: a folder that keeps the parts, for the ledgers of other versions that name them too.
 
     Raises:
-        BadInput: a part is not what was published.
+        BadInput: a part is not what was published, or cannot be read.
         StoreError: the store failed, or a part is missing there.
     """
     pq.write_table(pa.concat_tables([_read(objects, part, scratch) for part in parts]), path)
@@ -81,8 +79,10 @@ def fetch(objects: ObjectStore, parts: Iterable[Part], path: Path, scratch: Path
 def _read(objects: ObjectStore, part: Part, scratch: Path) -> pa.Table:
     path = scratch / PurePosixPath(part["key"]).name
     if not path.exists():
+        arriving = path.with_suffix(".part")
         if "sha256" in part:
-            artifacts.fetch_file(objects, part["key"], part, path)
+            artifacts.fetch_file(objects, part["key"], part, arriving)
         else:
-            objects.download(part["key"], path)
+            objects.download(part["key"], arriving)
+        arriving.replace(path)
     return read_ledger(path)

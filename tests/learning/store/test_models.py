@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import re
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -436,18 +437,28 @@ def test_the_ledger_of_a_pruned_version_stays_for_those_that_name_it(objects: Ob
     assert len(rows_of_ledger(objects, 2, tmp_path / "fetched")) == len(OLD) + 1
 
 
-@pytest.mark.parametrize("damage", [lambda objects, key: objects.put(key, b"PAR1"), lambda objects, key: objects.delete(key)])
+def fewer_rows(objects: ObjectStore, key: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        objects.upload(key, write_ledger(Path(folder) / "fewer.parquet", *OLD[1:]))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda objects, key: objects.put(key, b"PAR1"), fewer_rows, lambda objects, key: objects.delete(key)],
+    ids=["cut off", "fewer rows", "gone"],
+)
 def test_a_part_that_is_damaged_or_gone_is_not_named_again_and_one_line_where_it_is_needed(
     objects: ObjectStore, tmp_path: Path, damage: Callable[[ObjectStore, str], None]
 ) -> None:
     publish(objects, tmp_path, 1, ledger=write_ledger(tmp_path / "1.parquet", *OLD))
-    damage(objects, ModelStore(objects).manifest("news", 1)["ledger"][0]["key"])
+    damaged = ModelStore(objects).manifest("news", 1)["ledger"][0]["key"]
+    damage(objects, damaged)
 
-    publish(objects, tmp_path, 2, ledger=write_ledger(tmp_path / "2.parquet", *OLD, "new"))
+    publish(objects, tmp_path, 2, ledger=write_ledger(tmp_path / "2.parquet", *OLD, "new"), parents=[1])
 
-    assert len(rows_of_ledger(objects, 2, tmp_path / "fetched")) == len(OLD) + 1
+    assert [part["key"] == damaged for part in ModelStore(objects).manifest("news", 2)["ledger"]] == [False]
     with pytest.raises((BadInput, ObjectMissing)) as caught:
-        rows_of_ledger(objects, 1, tmp_path / "first")
+        rows_of_ledger(objects, 2, tmp_path / "fetched")
     assert "\n" not in str(caught.value)
 
 
