@@ -13,7 +13,7 @@ from typing import Any, Self, Union
 from transfer_learning.errors import BadInput, nearest
 
 NOT_IN_FINGERPRINT = {"fingerprint": False}
-"""Field metadata for settings that never change the result, such as a checkpoint interval."""
+"""Field metadata for settings that change a result by rounding at most, such as the micro-batch, or not at all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

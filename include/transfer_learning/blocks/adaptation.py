@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from transfer_learning.blocks import freezing, probe, state_cache
+from transfer_learning.blocks import freezing, numerics, probe, state_cache
 from transfer_learning.blocks.checkpoint import Checkpoints, Snapshot
 from transfer_learning.blocks.defaults import Plan
 from transfer_learning.blocks.examples import Data, Forward
@@ -57,8 +57,7 @@ class Adaptation:
         self.classifier, self.spec, self.plan, self.run = classifier, spec, plan, run
         self._checkpoints, self._snapshot, self._scratch, self._kept = checkpoints, snapshot, scratch, kept
         self._block = freezing.lowest_block(classifier, spec)
-        numerics = run.numerics
-        self.forward = Forward(classifier, data, self._block, str(numerics["device"]), str(numerics["precision"]))
+        self.forward = Forward(classifier, data, self._block, str(run.numerics["device"]), str(run.numerics["precision"]))
         self.finished: dict[str, dict[str, Any]] = dict(snapshot.facts["finished"]) if snapshot else {}
         """Ticks, history and best epoch of each finished phase."""
         self._poll: Callable[[], None] = lambda: None
@@ -114,6 +113,7 @@ class Adaptation:
     def _store_states(self) -> StateCache | None:
         """Compute the output of the frozen blocks once for each row, where that pays, and say why or why not."""
         tokens, width = self.forward.data.tokens, self.classifier.backbone.width
+        before = self._snapshot.facts["numerics"].get("state_cache") if self._snapshot else None
         choice = state_cache.choose(
             self.spec,
             block=self._block,
@@ -121,9 +121,11 @@ class Adaptation:
             elements=len(tokens.ids) * width,
             precision=str(self.run.numerics["precision"]),
             folder=self._scratch,
-            before=self._snapshot.facts["numerics"].get("state_cache") if self._snapshot else None,
+            before=before,
         )
-        self.run.numerics["state_cache"] = choice.dtype or "off"
+        found = {"state_cache": choice.dtype or "off"}
+        numerics.mark({"state_cache": before} if before else {}, found, self.run, self.spec.resume_elsewhere)
+        self.run.numerics |= found
         self.run.progress(phase="frozen blocks", stored=choice.dtype or "no", reason=choice.reason)
         if choice.dtype is None:
             return None

@@ -40,6 +40,10 @@ def choose(precision: str, run: Run) -> dict[str, Any]:
     }
 
 
+MACHINE = ("device", "device_name", "instructions", "threads", "precision", "torch", "transformers")
+"""Choices and facts on which the last bits depend."""
+
+
 def has_native_bf16(device: str) -> bool:
     """Return whether the device multiplies bf16 itself; emulated bf16 is slower than fp32 and less exact."""
     if device == "cuda":
@@ -47,36 +51,45 @@ def has_native_bf16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def repeat(stored: Mapping[str, Any], run: Run, elsewhere: str = "mark") -> list[str]:
+def repeat(stored: Mapping[str, Any], run: Run, elsewhere: str = "mark") -> None:
     """Make the choices of a checkpoint again: threads and precision; the machine's own facts stay as they are.
 
     Args:
         stored: the numerics of the checkpoint.
-        run: its numerics become those of the resumed run, and carry what differs on to its own checkpoints.
-        elsewhere: what to do on another kind of machine: ``mark`` the model, or ``refuse``.
-
-    Returns:
-        One sentence for each choice that differs, here or at an earlier resume: the result may then not be bit-identical.
+        run: its numerics become those of the resumed run, and carry on what differed at earlier resumes.
+        elsewhere: what to do on another kind of machine; see ``mark``.
 
     Raises:
-        Stopped: another kind of machine, and it shall be refused. Neither data nor settings are wrong and the checkpoint stays,
-            so a retry that lands on a machine like the first goes on as if nothing had happened.
+        Stopped: as ``mark``.
     """
     torch.set_num_threads(int(stored["threads"]))
     run.numerics |= {"threads": torch.get_num_threads(), "precision": stored["precision"]}
-    found = differences(stored, run.numerics)
+    if "resumed" in stored:
+        run.numerics["resumed"] = list(stored["resumed"])
+    mark({name: stored[name] for name in MACHINE if name in stored}, run.numerics, run, elsewhere)
+
+
+def mark(stored: Mapping[str, Any], now: Mapping[str, Any], run: Run, elsewhere: str) -> None:
+    """Say in the run's numerics what differs from a checkpoint's: the result may then not be bit-identical.
+
+    Args:
+        stored: choices of the checkpoint.
+        now: these choices today, among others.
+        run: gets one sentence for each that differs; see ``notes``.
+        elsewhere: what to do then: ``mark`` the model, or ``refuse``.
+
+    Raises:
+        Stopped: something differs, and it shall be refused. Neither data nor settings are wrong and the checkpoint stays, so a
+            retry that lands on a machine like the first goes on as if nothing had happened.
+    """
+    found = [f"resumed with {name} {now[name]!r} after {value!r}" for name, value in stored.items() if value != now.get(name)]
     if found and elsewhere == "refuse":
         fix = "retry on a machine like the first, or set resume_elsewhere to 'mark'"
         raise Stopped(f"ELSEWHERE the training would be {', '.join(found)} — {fix}")
-    if notes := [*stored.get("resumed", ()), *found]:
-        run.numerics["resumed"] = notes
-    return notes
+    if found:
+        run.numerics["resumed"] = [*notes(run), *found]
 
 
-def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return one sentence for each choice that differs from a checkpoint's: the result may then not be bit-identical."""
-    return [
-        f"resumed with {name} {now[name]!r} after {stored[name]!r}"
-        for name in ("device", "device_name", "instructions", "threads", "precision", "torch", "transformers")
-        if name in stored and stored[name] != now.get(name)
-    ]
+def notes(run: Run) -> list[str]:
+    """Return a sentence for each choice that differed from the checkpoint's, here or at an earlier resume."""
+    return list(run.numerics.get("resumed", ()))

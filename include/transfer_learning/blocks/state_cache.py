@@ -51,7 +51,7 @@ def choose(
         return Choice(None, "no layer is frozen")
     if spec.state_cache == "off" or before == "off":
         return Choice(None, "switched off" if before is None else "as before the restart")
-    if passes < 2 and spec.state_cache == "auto":
+    if passes < 2 and spec.state_cache == "auto" and before is None:
         return Choice(None, "each row is run only once")
     room = min(spec.state_cache_gb * 1e9, SHARE_OF_FREE_DISK * shutil.disk_usage(folder).free)
     dtypes = [before] if before else ["float32", *(["bfloat16"] if precision == "bf16" else [])]

@@ -78,7 +78,8 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     identity = checkpoint.identity_of("fine_tune", asked, classification.rows_digest(train, validation), base.model)
     identity |= {"choice": canonical_json(choice.to_dict())} if choice else {}
     snapshot = checkpoint.resume(run, identity)
-    notes = numerics.repeat(snapshot.facts["numerics"], run, spec.resume_elsewhere) if snapshot else []
+    if snapshot:
+        numerics.repeat(snapshot.facts["numerics"], run, spec.resume_elsewhere)
     frozen = _freeze(classifier, spec, plan)
     checkpoints = checkpoint.Checkpoints(run, identity, spec.checkpoint_seconds)
     adaptation = Adaptation(classifier, data, spec, plan, run, checkpoints, snapshot, scratch=out.parent)
@@ -95,7 +96,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
         "label_counts": passport.label_counts(train, validation),
         "metrics": metrics,
         "frozen": passport.digest(frozen),
-        "notes": notes,
+        "notes": numerics.notes(run),
     }
     published = model_folder.Published(
         classifier=classifier, tokenizer=base.tokenizer, labels=labels, max_length=length, frozen=frozenset(frozen), passport=told

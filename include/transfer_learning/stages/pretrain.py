@@ -59,7 +59,8 @@ def _learn_language(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> 
     run.numerics |= numerics.choose(spec.precision, run)
     rows = texts_digest(part_files(folders), task.texts())
     start = start_language(spec, inputs, corpus, rows, run)
-    notes = numerics.repeat(start.snapshot.facts["numerics"], run, spec.resume_elsewhere) if start.snapshot else []
+    if start.snapshot:
+        numerics.repeat(start.snapshot.facts["numerics"], run, spec.resume_elsewhere)
     language = start.model
     length = block_length(spec, language)
     language.model.to(run.numerics["device"])
@@ -83,7 +84,7 @@ def _learn_language(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> 
         "architecture": language.kind,
         "settings": _settings(spec, plan, length),
         "metrics": metrics,
-        "notes": notes,
+        "notes": numerics.notes(run),
     }
     longest = length if spec.architecture else language.max_length
     write(out / "model", language, longest, told)
@@ -109,7 +110,8 @@ def _learn_labels(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> di
     run.numerics |= numerics.choose(spec.precision, run)
     start = start_classifier(spec, inputs, train, validation, run)
     base = start.model
-    notes = numerics.repeat(start.snapshot.facts["numerics"], run, spec.resume_elsewhere) if start.snapshot else []
+    if start.snapshot:
+        numerics.repeat(start.snapshot.facts["numerics"], run, spec.resume_elsewhere)
     classifier = TextClassifier(base.model, len(labels), "architecture")
     classifier.to(run.numerics["device"])
     data, length = classification.tokenized(tuning, base, classifier, train, validation, labels)
@@ -131,7 +133,7 @@ def _learn_labels(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> di
         "label_counts": passport.label_counts(train, validation),
         "metrics": found,
         "frozen": passport.digest({}),
-        "notes": notes,
+        "notes": numerics.notes(run),
     }
     longest = length if spec.architecture else base.max_length
     published = model_folder.Published(

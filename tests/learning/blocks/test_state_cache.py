@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from learning.stages.fine_tuning import Job, StoppingRun, weight_hashes
-from transfer_learning.blocks import state_cache
+from transfer_learning.blocks import passport, state_cache
 from transfer_learning.blocks.predict import load_classifier
 from transfer_learning.errors import Stopped
 from transfer_learning.specs import FineTuneSpec
 from transfer_learning.stage import Run
 
 TEXTS = ["the goal in a match", "a bank and its price", "an old film star"]
+ONE_EPOCH: dict[str, Any] = {"strategy": "probe_then_fine_tune", "unfreeze_blocks": 1, "epochs": 1, "precision": "fp32"}
 SETTINGS: dict[str, Any] = {"strategy": "probe_then_fine_tune", "unfreeze_blocks": 1, "epochs": 4, "backbone_lr": 2e-3}
 
 
@@ -101,6 +102,41 @@ def test_a_resumed_run_stores_what_the_first_one_stored(tmp_path: Path) -> None:
     assert metrics == whole
     assert again.numerics["state_cache"] == "float32"
     assert weight_hashes(tmp_path / "stopped") == weight_hashes(tmp_path / "whole")
+
+
+def resumed_at_the_last_pass(folder: Path, **settings: Any) -> tuple[Job, Run]:
+    """A training of one epoch that was stopped behind its head: each row goes through the frozen blocks once more only."""
+    job = Job(folder, rows=40)
+    run = StoppingRun(threads=1, checkpoints=folder / "checkpoints", after=15)
+    with pytest.raises(Stopped):
+        job.run("stopped", run, **ONE_EPOCH, **settings)
+    newest = max((folder / "checkpoints").glob("step-*"))
+    assert (run.numerics["state_cache"], (newest / "optimizer.safetensors").exists()) == ("float32", True)
+    return job, Run(threads=1, resume_from=newest)
+
+
+def test_a_run_that_resumes_at_its_last_pass_stores_what_the_first_one_stored(tmp_path: Path) -> None:
+    job, again = resumed_at_the_last_pass(tmp_path)
+    whole = job.run("whole", **ONE_EPOCH)
+
+    assert job.run("stopped", again, **ONE_EPOCH) == whole
+    assert again.numerics["state_cache"] == "float32"
+    assert weight_hashes(tmp_path / "stopped") == weight_hashes(tmp_path / "whole")
+
+
+def test_a_resume_that_has_no_room_for_the_states_is_marked(tmp_path: Path) -> None:
+    job, again = resumed_at_the_last_pass(tmp_path)
+
+    job.run("stopped", again, **ONE_EPOCH, state_cache_gb=1e-9)
+
+    assert passport.read(tmp_path / "stopped" / "model")["notes"] == ["resumed with state_cache 'off' after 'float32'"]
+
+
+def test_a_resume_that_has_no_room_for_the_states_is_refused_where_that_is_asked_for(tmp_path: Path) -> None:
+    job, again = resumed_at_the_last_pass(tmp_path)
+
+    with pytest.raises(Stopped, match=r"^ELSEWHERE the training would be resumed with state_cache 'off' after 'float32'"):
+        job.run("stopped", again, **ONE_EPOCH, state_cache_gb=1e-9, resume_elsewhere="refuse")
 
 
 def test_no_file_of_states_is_left(tmp_path: Path) -> None:
