@@ -29,9 +29,7 @@ def room_for(path: Path, needed: int | Callable[[], int] | None = None) -> Itera
     except Exception as error:
         if not is_disk_full(error):
             raise
-        size = needed() if callable(needed) else needed
-        what = "does not fit on the disk" if size is None else f"needs {size:,} bytes, and the disk is full"
-        raise BadInput("DISK_FULL", what, "make room or choose another disk", file=path) from error
+        raise disk_full(path, needed() if callable(needed) else needed) from error
 
 
 def is_disk_full(error: Exception) -> bool:

@@ -148,3 +148,9 @@ class ComparisonRef(Ref):
     """Which method is best with so many labels, and what the others take to reach it."""
     rows: list[dict[str, Any]]
     """``{"method", "train_rows", "draws", "accuracy", "low", "high"}``, the best method first."""
+
+
+def version_of(uri: str) -> tuple[str, int] | None:
+    """Return model and number of a base that is a version of this store, such as ``model://news@3``; None for any other."""
+    name, _, number = uri.removeprefix("model://").partition("@")
+    return (name, int(number)) if uri.startswith("model://") and number.isdigit() else None

@@ -165,6 +165,8 @@ HARMS: dict[str, tuple[Harm, str]] = {
     "header of 100 MB": (header(b"{}", claim=100_000_000), damaged("the header claims 100000000 bytes")),
     "header is no json": (header(b"{\xff}"), damaged("the header is damaged: …")),
     "header without end": (header(b"[" * 200_000), damaged("the header is damaged: …")),
+    "tensor without a shape": (header(b'{"w": 5}'), damaged("the header tells no shape of 'w'")),
+    "shape is text": (header(b'{"w": {"shape": ["2"]}}'), damaged("the header tells no shape of 'w'")),
     "overlap": (header(tensors(("a", 0, 4), ("b", 2, 6))), damaged("not a whole safetensors file: …")),
     "hole": (header(tensors(("a", 0, 4), ("b", 8, 12)), body=12), damaged("not a whole safetensors file: …")),
     "bytes behind": (header(tensors(("a", 0, 4)), body=64), damaged("not a whole safetensors file: …")),
@@ -221,6 +223,10 @@ HARMS: dict[str, tuple[Harm, str]] = {
     "labels are text": (
         in_json("config.json", id2label="evil"),
         "BAD_CONFIG {model}/config.json id2label is no table of labels — copy the model again",
+    ),
+    "labels from 1": (
+        in_json("config.json", id2label={"1": "a", "2": "b"}),
+        "BAD_CONFIG {model}/config.json id2label does not number its labels from 0 — number them as the head does",
     ),
     "auto_map": (in_json("config.json", auto_map=CODE), remote("auto_map")),
     "auto_map of another repository": (

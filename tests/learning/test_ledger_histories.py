@@ -24,7 +24,7 @@ import pytest
 from learning.pulling import AS_OF, Puller, make_spec, write_csv
 from learning.store.tiny import write_model
 from promises import sizes
-from transfer_learning.blocks.model_folder import write_ledger
+from transfer_learning.blocks.ledger import write_ledger
 from transfer_learning.blocks.rows import Rows, read_rows
 from transfer_learning.errors import BadInput
 from transfer_learning.specs import EvaluateSpec, TaskSpec

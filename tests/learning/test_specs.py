@@ -117,6 +117,16 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
             "BAD_SETTING only strategy 'linear_probe' takes layer and normalize, and the strategy is 'full'",
         ),
         (
+            lambda: FineTuneSpec(strategy="linear_probe", classifier="linear_svm", head_lr=1e-3, head_epochs=5),
+            "BAD_SETTING a linear_svm is fitted until it converges: head_epochs and head_lr cannot apply — leave them out, or take",
+        ),
+        (
+            lambda: FineTuneSpec(
+                strategy="linear_probe", pooling="architecture", classifier="linear_svm", normalize=True, layer=2
+            ),
+            "BAD_SETTING with pooling='architecture' the model's own head trains, which takes no layer and no normalize and no classifier",
+        ),
+        (
             lambda: PretrainSpec(architecture="gpt2"),
             "ARCHITECTURE 'gpt2' does not support the objective 'masked_lm' — masked_lm is learned by bert, roberta, distilbert,",
         ),

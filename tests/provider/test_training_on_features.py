@@ -283,3 +283,10 @@ def test_features_stand_for_the_probe_of_that_base_under_those_settings_alone(se
     assert stand_for([one], {"base": {"digest": base}, "spec": spec}) is stand
     assert not stand_for([], {"base": {"digest": base}, "spec": spec})
     assert not stand_for([one], {})
+
+
+def test_rows_of_another_dataset_beside_features_are_one_clear_line(workplace):
+    with pytest.raises(
+        AirflowFailException, match="^BAD_SETTING features are those of the dataset's own rows, and replay brings"
+    ):
+        fine_tune(workplace, features=workplace.ref, spec=PROBE | {"replay": 0.5}, replay=workplace.data)

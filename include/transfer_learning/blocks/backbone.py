@@ -154,9 +154,6 @@ class Backbone:
         encoder: a model of ``transformers`` without a task head, such as ``BertModel`` or ``GPT2Model``.
     """
 
-    normalisation = "layer_norm"
-    """Computed within each row: a frozen block gives the same in training and in evaluation, and keeps no running statistics."""
-
     def __init__(self, encoder: Any) -> None:
         self.encoder = encoder
         self.architecture = architecture_of(encoder.config)

@@ -69,7 +69,7 @@ def load_base(folder: Path, labels: list[str], pooling: str, seed: int, *, new_h
     check_files(folder)
     check_weights(folder)
     quiet_library()
-    known = [] if new_head else [config.id2label[i] for i in range(config.num_labels)]
+    known = [] if new_head else labels_of(config)
     model, head_labels = _load_model(folder, config, labels, known, pooling, seed)
     return _with_tokenizer(folder, model, head_labels)
 
@@ -189,6 +189,11 @@ def _load_model(folder: Path, config: Any, labels: list[str], known: list[str], 
         return model, shared
     base_head.start(model, seed, pretrained_pooler=not any("pooler" in key for key in fresh))
     return model, []
+
+
+def labels_of(config: Any) -> list[str]:
+    """Return the labels of a model's head, in the order of its outputs."""
+    return [str(config.id2label[number]) for number in range(config.num_labels)]
 
 
 def _set_labels(config: Any, labels: Sequence[str]) -> None:

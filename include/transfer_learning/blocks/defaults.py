@@ -146,11 +146,6 @@ class Plan:
         """Whether the head trains alone before anything else does, or instead of it."""
         return self.strategy not in HEAD_WITH_BLOCKS
 
-    @property
-    def format(self) -> str:
-        """What the published folder loads with."""
-        return "transformers" if self.pooling == "architecture" else "sentence_transformers"
-
 
 def resolve(spec: FineTuneSpec, labels: Sequence[str], width: int, *, pairs: bool, new_share: float = 1.0) -> Plan:
     """Fill in what the spec leaves open.
@@ -175,6 +170,8 @@ def resolve(spec: FineTuneSpec, labels: Sequence[str], width: int, *, pairs: boo
             f"pooling {pooling!r} is published for sentence-transformers, which takes one text, and the task has pairs",
             "set pooling='architecture'",
         )
+    if pairs:
+        spec.check_own_head("pairs of texts")
     batch_size = spec.batch_size or next((size for limit, size in BATCH_SIZES if rows < limit), 32)
     batch_size = min(batch_size, rows)
     # Width 768 gets 5e-5 and 1024 gets 2.8e-5, inside the range that Devlin et al. (2019) searched: 2e-5 to 5e-5.
@@ -186,11 +183,11 @@ def resolve(spec: FineTuneSpec, labels: Sequence[str], width: int, *, pairs: boo
         strategy=spec.strategy,
         pooling=pooling,
         epochs=spec.epochs or max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(pace * _steps(spec, labels) * batch_size / rows))),
-        head_epochs=spec.head_epochs or (1 if gradual else HEAD_EPOCHS),
+        head_epochs=spec.head_epochs or (1 if gradual else max(1, round(pace * HEAD_EPOCHS))),
         batch_size=batch_size,
         micro_batch=min(spec.micro_batch or batch_size, batch_size),
         backbone_lr=backbone_lr,
-        head_lr=spec.head_lr or (HEAD_LR if own_rate else backbone_lr),
+        head_lr=spec.head_lr or (pace * HEAD_LR if own_rate else backbone_lr),
         pace=pace,
         layer_decay=DISCRIMINATIVE if isinstance(spec.layer_decay, str) else spec.layer_decay,
         to_convergence=not gradual and pooling != "architecture" and spec.head_epochs is None and spec.head_lr is None,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from transfer_learning.blocks.rows import Rows
@@ -30,6 +31,17 @@ class Dropped:
             f"{self.total:,} of {rows:,} test rows are left out, since a model was trained or selected on them: "
             f"{self.candidate_ledger:,} stand in the candidate's ledger, {self.champion_ledger:,} in the champion's"
         )
+
+
+def write_ledger(path: Path, parts: Sequence[Rows]) -> None:
+    """Write the keys of every row that the model was trained or selected on.
+
+    A row stands there a second time where the model read other texts of it than the dataset goes by.
+    """
+    read = [(rows.row_keys, contents) for rows in parts for contents in (rows.content_keys, rows.input_keys())]
+    pairs = sorted({pair for row_keys, contents in read for pair in zip(row_keys, contents, strict=True)})
+    columns = [pa.array([pair[place] for pair in pairs], type=pa.binary(32)) for place in range(len(KEYS))]
+    pq.write_table(pa.table(columns, names=list(KEYS)), path)
 
 
 def drop_known(rows: Rows, candidate: Sequence[Path], champion: Sequence[Path]) -> tuple[Rows, Dropped]:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 
 from transfer_learning.blocks import adapter_folder, lora, model_card
 from transfer_learning.blocks.head import PooledHead, TextClassifier
 from transfer_learning.blocks.pooling import CONCAT
-from transfer_learning.blocks.rows import Rows
 from transfer_learning.disk import room_for
 from transfer_learning.model_files import ADAPTER_CONFIG
 
@@ -144,18 +141,6 @@ def write_tokenizer(folder: Path, tokenizer: Any, max_length: int) -> None:
     tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(folder)
     _strip(folder / "tokenizer_config.json")
-
-
-def write_ledger(path: Path, parts: Sequence[Rows]) -> None:
-    """Write the keys of every row that the model was trained or selected on.
-
-    A row stands there a second time where the model read other texts of it than the dataset goes by.
-    """
-    read = [(rows.row_keys, contents) for rows in parts for contents in (rows.content_keys, rows.input_keys())]
-    keys = sorted({pair for row_keys, contents in read for pair in zip(row_keys, contents, strict=True)})
-    binary = pa.binary(32)
-    columns = [pa.array([pair[place] for pair in keys], type=binary) for place in (0, 1)]
-    pq.write_table(pa.table(columns, names=["row_key", "content_key"]), path)
 
 
 def write_json(path: Path, value: Any) -> None:

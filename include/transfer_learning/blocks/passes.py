@@ -12,7 +12,7 @@ from itertools import islice
 import torch
 
 from transfer_learning.blocks.batching import Tokens, length_batches
-from transfer_learning.blocks.train_loop import in_halves
+from transfer_learning.blocks.memory import in_halves
 from transfer_learning.errors import OutOfMemory
 
 TOKEN_BUDGET = 1024

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from scipy.special import softmax
 
-from transfer_learning.blocks.base_model import Base, load_base, read_config
+from transfer_learning.blocks.base_model import Base, labels_of, load_base, read_config
 from transfer_learning.blocks.batching import Tokens, tokenize
 from transfer_learning.blocks.extraction import extract
 from transfer_learning.blocks.head import TextClassifier
@@ -139,13 +140,7 @@ class Classifier:
         with torch.inference_mode():
             features = seen.features.to(self._device)
             each = [self._model.head.classify(features[i : i + 1].clone()) for i in range(len(features))]
-        return softmax(torch.cat(each).cpu().double().numpy())
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities along the last axis."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+        return np.asarray(softmax(torch.cat(each).cpu().double().numpy(), axis=-1))
 
 
 def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
@@ -160,18 +155,13 @@ def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
     """
     passport = read_passport(folder)
     config = read_config(folder)
-    labels = passport["labels"] if passport else [str(config.id2label[i]) for i in range(config.num_labels)]
+    labels = passport["labels"] if passport else labels_of(config)
     pooled = passport is not None and passport["model_format"] == "sentence_transformers"
     head = passport["heads"][0] if pooled and passport is not None else {}
     pooling = str(head["pooling"]) if pooled else "architecture"
     base = load_base(folder, labels, pooling, seed=0)
-    if not pooled and base.head_labels != labels:
-        raise BadInput(
-            "NO_HEAD",
-            f"its weights hold no classification head for {', '.join(labels[:10])}",
-            "evaluate a model that was fine-tuned",
-            file=folder,
-        )
+    if not pooled:
+        refuse_missing_head(folder, base, labels)
     model = TextClassifier(base.model, len(labels), pooling, normalize=bool(head.get("normalize")))
     if pooled:
         _load_dense(model, folder, str(head["file"]))
@@ -181,6 +171,17 @@ def load_classifier(folder: Path, device: str = "cpu") -> Classifier:
     if passport and "choice" in passport:
         choice = f"strategy chosen by auto: {passport['strategy']}. {' '.join(passport['choice']['sentences'])}"
     return Classifier(model, base, labels, min(longest, base.max_length), device, task, choice)
+
+
+def refuse_missing_head(folder: Path, base: Base, labels: Sequence[str]) -> None:
+    """Check that a model's head was read and not drawn.
+
+    Raises:
+        BadInput: it was drawn, since the weights hold none for these labels.
+    """
+    if base.head_labels != labels:
+        what = f"its weights hold no classification head for {', '.join(labels[:10])}"
+        raise BadInput("NO_HEAD", what, "evaluate a model that was fine-tuned", file=folder)
 
 
 def read_passport(folder: Path) -> dict[str, Any] | None:
@@ -193,6 +194,8 @@ def read_passport(folder: Path) -> dict[str, Any] | None:
         kind, labels, heads = passport["model_format"], passport["labels"], passport["heads"]
         sound = passport["format"] == 1 and isinstance(passport["max_length"], int) and passport["max_length"] > 0
         sound = sound and len(labels) > 0 and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
+        if "choice" in passport:
+            sound = sound and isinstance(passport["strategy"], str) and isinstance(passport["choice"]["sentences"], list)
         if kind == "sentence_transformers":
             sound = sound and heads[0]["pooling"] in POOLINGS and isinstance(heads[0]["file"], str)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

@@ -7,7 +7,6 @@ remedy that works (Robins 1995, "Catastrophic forgetting, rehearsal and pseudore
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from transfer_learning.blocks.ledger import in_ledger, rows_in
 from transfer_learning.blocks.rows import Rows, concat
+from transfer_learning.blocks.sampling import place_in_draw
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,12 +47,14 @@ def new_share(rows: Rows, ledgers: Sequence[Path]) -> float:
     return new / (new + rows_in(ledgers))
 
 
-def mix(train: Rows, older: Rows | None, ledgers: Sequence[Path], share: float, seed: int) -> tuple[Rows, Mixture]:
+def mix(
+    train: Rows, older: Rows | None, ledgers: Sequence[Path], share: float, seed: int, validation: Rows | None = None
+) -> tuple[Rows, Mixture]:
     """Return all new rows with so many older ones that these are ``share`` of the whole.
 
     Older is what stands in a ledger of the version that training starts from, corrected labels included, and every row of
-    ``older`` that is not in ``train``. Where no row is new, all are taken. A row's place in the draw depends on nothing but its
-    key and the seed.
+    ``older`` that is not in ``train``, nor in ``validation`` by key or content. Where no row is new, all are taken. A row's place
+    in the draw depends on nothing but its key and the seed.
 
     Args:
         train: rows of the dataset.
@@ -60,6 +62,7 @@ def mix(train: Rows, older: Rows | None, ledgers: Sequence[Path], share: float, 
         ledgers: folders with the ledgers of the starting version; empty where there is none.
         share: at least 0 and below 1.
         seed: of the draw.
+        validation: rows that are to judge what is trained.
 
     Raises:
         BadInput: a ledger that cannot be read, or labels of two types.
@@ -67,14 +70,16 @@ def mix(train: Rows, older: Rows | None, ledgers: Sequence[Path], share: float, 
     known = in_ledger(train, ledgers)
     pool = train.select(np.flatnonzero(known))
     if older is not None:
-        ours = set(train.row_keys)
-        others = np.array([place for place, key in enumerate(older.row_keys) if key not in ours], dtype=np.int64)
-        pool = concat(pool, older.select(others))
+        held_out = {*validation.row_keys, *validation.content_keys} if validation is not None else set()
+        taken = {*train.row_keys, *held_out}
+        keys = zip(older.row_keys, older.content_keys, strict=True)
+        others = [place for place, (key, content) in enumerate(keys) if key not in taken and content not in held_out]
+        pool = concat(pool, older.select(np.array(others, dtype=np.int64)))
     new = train.select(np.flatnonzero(~known))
     if not len(new):
         return _in_order(pool), Mixture(0, len(pool), len(pool))
     wanted = min(len(pool), round(share / (1 - share) * len(new)))
-    draw = sorted(range(len(pool)), key=lambda place: hashlib.sha256(f"{seed} ".encode() + pool.row_keys[place]).digest())
+    draw = sorted(range(len(pool)), key=lambda place: place_in_draw(pool.row_keys[place], seed))
     drawn = pool.select(np.array(draw[:wanted], dtype=np.int64))
     return _in_order(concat(new, drawn)), Mixture(len(new), wanted, len(pool))
 

@@ -57,6 +57,8 @@ def check_configs(folder: Path) -> dict[str, Any]:
     labels = values.get("id2label")
     if not isinstance(labels, (dict, type(None))):
         raise BadInput("BAD_CONFIG", "id2label is no table of labels", "copy the model again", file=path)
+    if labels and set(labels) != set(map(str, range(len(labels)))):
+        raise BadInput("BAD_CONFIG", "id2label does not number its labels from 0", "number them as the head does", file=path)
     layers = dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer"), MOST_LAYERS)
     for key, most in ({"num_labels": MOST_LABELS} | layers).items():
         count = values.get(key, 1)
@@ -111,7 +113,7 @@ def check_files(folder: Path) -> None:
 
     Raises:
         BadInput: an index that names anything but safetensors files of this very folder (a library would unpickle or follow it),
-            or a safetensors header that is too long, is no JSON, or names a tensor twice.
+            or a safetensors header that is too long, is no JSON, names a tensor twice, or one without a shape.
     """
     for path in sorted(folder.glob("*.index.json")):
         named = _strict_json(path.read_bytes(), path).get("weight_map", {})
@@ -133,7 +135,12 @@ def _check_header(path: Path) -> None:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(LARGEST_HEADER, path.stat().st_size - 8):
             raise BadInput("BAD_WEIGHTS", f"the header claims {length} bytes", "copy it again", file=path)
-        _strict_json(file.read(length), path)
+        described = _strict_json(file.read(length), path)
+    for name, tensor in described.items():
+        shape = tensor.get("shape") if isinstance(tensor, dict) else None
+        if name != "__metadata__" and not (isinstance(shape, list) and all(isinstance(size, int) for size in shape)):
+            what = f"the header tells no shape of {name[:80]!r}"
+            raise BadInput("BAD_WEIGHTS", what, "copy it again", file=path)
 
 
 def _strict_json(data: bytes, path: Path) -> dict[str, Any]:

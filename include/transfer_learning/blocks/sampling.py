@@ -33,6 +33,11 @@ def stratified(rows: Rows, count: int, seed: int) -> Rows:
     return rows.select(np.sort(drawing_order(rows, seed)[:count]))
 
 
+def place_in_draw(row_key: bytes, seed: int) -> bytes:
+    """Return what a row is drawn by: whatever the other rows, those with the least are drawn first."""
+    return hashlib.sha256(f"{seed} ".encode() + row_key).digest()
+
+
 def drawing_order(rows: Rows, seed: int, first: int = 1) -> NDArray[np.int64]:
     """Return the places of all rows in the order they are drawn in: any beginning of it has each label in its share.
 
@@ -43,7 +48,7 @@ def drawing_order(rows: Rows, seed: int, first: int = 1) -> NDArray[np.int64]:
     """
     by_label: defaultdict[str, list[tuple[bytes, int]]] = defaultdict(list)
     for place, (key, label) in enumerate(zip(rows.row_keys, rows.labels, strict=True)):
-        by_label[label].append((hashlib.sha256(f"{seed} ".encode() + key).digest(), place))
+        by_label[label].append((place_in_draw(key, seed), place))
     # In the middles of equal steps from 0 to 1: so any beginning has each label in its share.
     order = [
         (rank >= first, (rank + 0.5) / len(found), drawn, place)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from transfer_learning.blocks.batching import epoch_batches, length_batches
 from transfer_learning.blocks.dropout import quick_dropout
+from transfer_learning.blocks.memory import in_halves, is_out_of_memory
 from transfer_learning.blocks.schedules import Schedule, warmup_and_decay
 from transfer_learning.errors import Diverged, OutOfMemory
 from transfer_learning.stage import Run
@@ -253,12 +254,6 @@ def halve(phase: Phase, state: State) -> None:
         torch.cuda.empty_cache()
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out, on an accelerator or on the host."""
-    text = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in text or "allocate memory" in text
-
-
 def evaluate(examples: Examples, poll: Callable[[], None]) -> dict[str, float]:
     """Return mean ``loss`` and ``accuracy``; ``poll`` is called between batches."""
     loss = weight = 0.0
@@ -271,23 +266,6 @@ def evaluate(examples: Examples, poll: Callable[[], None]) -> dict[str, float]:
             weight += examples.weights(rows)[0]
             right += int((logits.argmax(dim=-1) == targets).sum())
     return {"loss": loss / weight, "accuracy": right / len(examples.lengths)}
-
-
-def in_halves(compute: Callable[[Sequence[int]], torch.Tensor], rows: Sequence[int]) -> torch.Tensor:
-    """Return ``compute(rows)``, in halves where that does not fit: rows of equal padded length do not depend on each other.
-
-    Raises:
-        OutOfMemory: a single row does not fit.
-    """
-    try:
-        return compute(rows)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    if len(rows) == 1:
-        raise OutOfMemory("OUT_OF_MEMORY a single row does not fit — lower max_length or use a smaller base model")
-    middle = len(rows) // 2
-    return torch.cat([in_halves(compute, half) for half in (rows[:middle], rows[middle:])])
 
 
 def load_weights(trained: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:

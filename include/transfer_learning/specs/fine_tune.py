@@ -38,7 +38,8 @@ class FineTuneSpec(Settings):
     ``top_layers`` needs a number."""
     pooling: Literal["architecture", "mean", "cls", "max", "last_token", "concat"] | None = None
     """What the head sees: ``architecture`` is the model's own classification head; the others pool a block's states, as in
-    ``FeatureSpec``. None means ``architecture`` for ``full``, ``mean`` for the others."""
+    ``FeatureSpec``. None means ``mean`` for ``linear_probe`` and ``probe_then_fine_tune`` on single texts, ``architecture`` for
+    the others and for pairs."""
     layer: int | str | None = None
     """For ``linear_probe``: the block whose states the head sees, as in ``FeatureSpec.layers``; None is the last. The published
     model ends there."""
@@ -124,12 +125,27 @@ class FineTuneSpec(Settings):
         self._check_rates()
         self._check_blocks()
         self._refuse_foreign("linear_probe", "layer", "normalize", "classifier")
+        if self.pooling == "architecture":
+            self.check_own_head("pooling='architecture'")
+        if given := self._given("head_epochs", "head_lr") if self._given("classifier") else []:
+            what = f"a linear_svm is fitted until it converges: {' and '.join(given)} cannot apply"
+            raise BadInput("BAD_SETTING", what, "leave them out, or take classifier='softmax'")
         self._refuse_foreign("lora", "lora_rank", "lora_alpha", "lora_merge")
         if not self.lora_merge and self.pooling not in (None, "architecture"):
             what = (
                 f"with lora_merge=False the head is the one that peft loads, the architecture's, and pooling is {self.pooling!r}"
             )
             raise BadInput("BAD_SETTING", what, "leave pooling out, or merge")
+
+    def check_own_head(self, where: str) -> None:
+        """Check the settings for a model's own head, which trains by gradient steps on the last layer.
+
+        Raises:
+            BadInput: one that belongs to a head on pooled states.
+        """
+        if given := self._given("layer", "normalize", "classifier"):
+            what = f"with {where} the model's own head trains, which takes no {' and no '.join(given)}"
+            raise BadInput("BAD_SETTING", what, "leave them out, or take another pooling")
 
     @property
     def goes_on(self) -> bool:

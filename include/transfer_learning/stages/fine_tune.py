@@ -33,6 +33,7 @@ from transfer_learning.blocks.adaptation import Adaptation
 from transfer_learning.blocks.choice import Choice, settle
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.blocks.head import TextClassifier
+from transfer_learning.blocks.ledger import write_ledger
 from transfer_learning.blocks.replay import Mixture, mix, new_share
 from transfer_learning.blocks.rows import Rows, read_rows, refuse_one_class
 from transfer_learning.blocks.sampling import stratified
@@ -102,7 +103,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
         classifier=classifier, tokenizer=base.tokenizer, labels=labels, max_length=length, frozen=frozenset(frozen), passport=told
     )
     model_folder.write(out / "model", published)
-    model_folder.write_ledger(out / "ledger.parquet", [train, *([validation] if validation else [])])
+    write_ledger(out / "ledger.parquet", [train, *([validation] if validation else [])])
     return metrics
 
 
@@ -114,15 +115,15 @@ def _read(inputs: Inputs, task: TaskSpec, spec: FineTuneSpec) -> tuple[Rows, Row
     """
     hashed = bool(inputs.get("features"))
     train = read_rows(inputs["train"], task, hashed=hashed)
+    held_out = [folder for folder in inputs.get("validation", ()) if any(folder.glob("*.parquet"))]
+    validation = read_rows(held_out, task, role="validation", hashed=hashed) if held_out else None
     ledgers = inputs.get("ledger", ())
     mixture, new = None, new_share(train, ledgers)
     if spec.replay is not None:
         older = read_rows(inputs["replay"], task, role="replay", hashed=hashed) if inputs.get("replay") else None
-        train, mixture = mix(train, older, ledgers, spec.replay, spec.seed)
+        train, mixture = mix(train, older, ledgers, spec.replay, spec.seed, validation)
     elif spec.train_rows is not None:
         train = stratified(train, spec.train_rows, spec.seed)
-    held_out = [folder for folder in inputs.get("validation", ()) if any(folder.glob("*.parquet"))]
-    validation = read_rows(held_out, task, role="validation", hashed=hashed) if held_out else None
     refuse_one_class(train, task)
     return train, validation, mixture, new
 
@@ -130,7 +131,7 @@ def _read(inputs: Inputs, task: TaskSpec, spec: FineTuneSpec) -> tuple[Rows, Row
 def _known_labels(made: Mapping[str, Any], folder: Path, model: Any) -> list[str]:
     """Return the labels of a base that is an earlier version of this very model; what was pretrained has none to keep."""
     is_version = bool(made.get("labels")) and made.get("model") == model and not passport.is_of_source_task(made)
-    return list(base_model.read_config(folder).id2label.values()) if is_version else []
+    return base_model.labels_of(base_model.read_config(folder)) if is_version else []
 
 
 def _labels(train: Rows, validation: Rows | None, plan: defaults.Plan, task: TaskSpec, known: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from transfer_learning.blocks import adapter_folder, model_folder
 from transfer_learning.blocks.base_model import load_base
 from transfer_learning.blocks.head import TextClassifier
-from transfer_learning.blocks.predict import read_passport
+from transfer_learning.blocks.predict import read_passport, refuse_missing_head
 from transfer_learning.errors import BadInput
 from transfer_learning.settings import Settings
 from transfer_learning.stage import Inputs, Run
@@ -35,6 +35,7 @@ def merge(spec: Settings, inputs: Inputs, out: Path, run: Run) -> dict[str, Any]
         raise BadInput("NO_ADAPTERS", "there are no adapters to merge", "name a folder of format 'adapter'", file=folder)
     labels = passport["labels"]
     base, changed = load_base(folder, labels, "architecture", seed=0), adapter_folder.changed(folder)
+    refuse_missing_head(folder, base, labels)
     published = model_folder.Published(
         classifier=TextClassifier(base.model, len(labels), "architecture"),
         tokenizer=base.tokenizer,
@@ -42,7 +43,7 @@ def merge(spec: Settings, inputs: Inputs, out: Path, run: Run) -> dict[str, Any]
         max_length=passport["max_length"],
         frozen=frozenset(base.model.state_dict().keys() - changed),
         passport={name: value for name, value in passport.items() if name not in model_folder.OWN}
-        | {"notes": [*passport["notes"], NOTE]},
+        | {"notes": [*passport.get("notes", ()), NOTE]},
     )
     model_folder.write(out / "model", published)
     return {"merged": len(changed)}

@@ -22,6 +22,7 @@ from transfer_learning.blocks.language.objectives import LanguageExamples, perpl
 from transfer_learning.blocks.language.packing import refuse_less_than_one
 from transfer_learning.blocks.language.pretraining import Plan, Pretraining, resolve
 from transfer_learning.blocks.language.start import start_classifier, start_language
+from transfer_learning.blocks.ledger import write_ledger
 from transfer_learning.blocks.rows import part_files, read_rows, refuse_one_class
 from transfer_learning.hashes import texts_digest
 from transfer_learning.specs import PretrainSpec, TaskSpec
@@ -88,7 +89,7 @@ def _learn_language(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> 
     }
     longest = length if spec.architecture else language.max_length
     write(out / "model", language, longest, told)
-    model_folder.write_ledger(out / "ledger.parquet", [corpus.rows])
+    write_ledger(out / "ledger.parquet", [corpus.rows])
     return metrics
 
 
@@ -140,7 +141,7 @@ def _learn_labels(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> di
         classifier=classifier, tokenizer=base.tokenizer, labels=labels, max_length=longest, frozen=frozenset(), passport=told
     )
     model_folder.write(out / "model", published)
-    model_folder.write_ledger(out / "ledger.parquet", [train])
+    write_ledger(out / "ledger.parquet", [train])
     return found
 
 

@@ -1,4 +1,4 @@
-"""Garbage collection: deletes what no version will ever name. The only other place that deletes is ``retention``.
+"""Garbage collection: deletes what no version will ever name. Of versions, ``retention`` alone deletes.
 
 Safe at any age, against publishers that are still at work; the age limit only spares them from uploading anew.
 

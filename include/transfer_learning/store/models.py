@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer_learning.errors import BadInput, ObjectMissing, nearest
-from transfer_learning.refs import ModelRef
+from transfer_learning.refs import ModelRef, version_of
 from transfer_learning.settings import canonical_json
 from transfer_learning.store import artifacts, documents, layout, ledgers, manifests
 from transfer_learning.store.aliases import AliasStore
@@ -194,9 +194,8 @@ class ModelStore:
             manifest = manifests.read(self._objects, *where) or manifests.require(self._objects, *where)
             yield manifest
             waiting += [(where[0], parent) for parent in manifest["parents"]]
-            base, _, number = str((manifest["facts"].get("base") or {}).get("uri", "")).partition("@")
-            if base.startswith("model://") and number.isdigit():
-                waiting.append((base.removeprefix("model://"), int(number)))
+            if base := version_of(str((manifest["facts"].get("base") or {}).get("uri", ""))):
+                waiting.append(base)
 
     def _upload(
         self, folder: Path, ledger: Path | None, parents: Sequence[int], manifest: Manifest, log: Callable[[str], None]

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from transfer_learning.errors import BadInput
+from transfer_learning.refs import version_of
 from transfer_learning.store import documents, layout, manifests
 from transfer_learning.store.aliases import AliasStore
 from transfer_learning.store.manifests import Manifest
@@ -136,9 +137,9 @@ def _parents(name: str, kept: Iterable[Manifest]) -> Iterable[int]:
     for manifest in kept:
         if manifest["name"] == name:
             yield from manifest["parents"]
-        base, _, number = str((manifest["facts"].get("base") or {}).get("uri", "")).partition("@")
-        if base == f"model://{name}" and number.isdigit():
-            yield int(number)
+        base = version_of(str((manifest["facts"].get("base") or {}).get("uri", "")))
+        if base and base[0] == name:
+            yield base[1]
 
 
 def _left_files(objects: ObjectStore, name: str) -> dict[str, list[ObjectInfo]]:

@@ -16,7 +16,7 @@ from transfer_learning.bases import BaseModel, Bases
 from transfer_learning.errors import BadInput
 from transfer_learning.identity import fingerprint
 from transfer_learning.jobs import JobResult
-from transfer_learning.refs import DatasetRef, ModelRef
+from transfer_learning.refs import DatasetRef, ModelRef, version_of
 from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec
 from transfer_learning.store import Store
 
@@ -102,7 +102,7 @@ class FineTuneOperator(TrainingOperator):
         """Return the manifest of the dataset with older rows, if there is one.
 
         Raises:
-            BadInput: there is one, and no share of it is wanted; or a share of what can not be.
+            BadInput: there is one, and no share of it is wanted, or features are given; or a share of what can not be.
         """
         if self.replay is None:
             if spec.replay is not None and spec.init_from == "base":
@@ -111,6 +111,9 @@ class FineTuneOperator(TrainingOperator):
             return None
         if spec.replay is None:
             raise BadInput("BAD_SETTING", "replay is a dataset, and FineTuneSpec.replay says no share", "set it, such as to 0.5")
+        if self.features:
+            what = "features are those of the dataset's own rows, and replay brings rows of another one"
+            raise BadInput("BAD_SETTING", what, "leave one of the two out")
         ref = DatasetRef.from_dict(self.replay)
         return store.datasets.manifest(ref.name, ref.digest)
 
@@ -159,10 +162,10 @@ class FineTuneOperator(TrainingOperator):
 
 def fetch_base_ledger(store: Store, uri: str, destination: Path) -> dict[str, list[Path]]:
     """Bring what a base model was trained on onto this machine, where it is of this store: no other brings a ledger."""
-    name, _, version = uri.removeprefix("model://").partition("@")
-    if not uri.startswith("model://"):
+    base = version_of(uri)
+    if base is None:
         return {}
-    store.models.fetch_ledger(name, int(version), destination)
+    store.models.fetch_ledger(*base, destination)
     return {"base_ledger": [destination]}
 
 

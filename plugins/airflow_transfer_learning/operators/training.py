@@ -12,7 +12,7 @@ from airflow_transfer_learning.operators.base_model import BaseModelOperator
 from transfer_learning.bases import BaseModel
 from transfer_learning.errors import HostOutOfMemory
 from transfer_learning.jobs import JobResult
-from transfer_learning.refs import DatasetRef, ModelRef
+from transfer_learning.refs import DatasetRef, ModelRef, version_of
 from transfer_learning.settings import Settings
 from transfer_learning.specs import check_name
 from transfer_learning.store import Store
@@ -121,5 +121,5 @@ class TrainingOperator(BaseModelOperator):
 
 def parents(model: str, base_uri: str) -> list[int]:
     """Return the version of this same model that the training started from, whose ledger then counts too."""
-    name, _, version = base_uri.removeprefix("model://").partition("@")
-    return [int(version)] if base_uri.startswith("model://") and name == model else []
+    base = version_of(base_uri)
+    return [base[1]] if base and base[0] == model else []

@@ -7,8 +7,8 @@ import pytest
 
 from learning.tiny_model import make_rows, write_rows
 from transfer_learning.blocks.choice import Choice, Source, choose, look_up
+from transfer_learning.blocks.ledger import write_ledger
 from transfer_learning.blocks.measuring import Layer, Measured
-from transfer_learning.blocks.model_folder import write_ledger
 from transfer_learning.blocks.probe import Accuracy
 from transfer_learning.blocks.rows import read_rows
 from transfer_learning.blocks.transferability import TokenFigures

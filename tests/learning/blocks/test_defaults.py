@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from transfer_learning.blocks.defaults import MOST_EPOCHS, Plan, resolve
+from transfer_learning.errors import BadInput
 from transfer_learning.specs import FineTuneSpec
 
 
@@ -68,6 +69,22 @@ def test_an_earlier_version_goes_on_with_the_rate_and_the_steps_of_what_is_new(
 
 def test_a_pooled_head_starts_anew() -> None:
     assert plan([16] * 5, 0.05, pooling="mean") == plan([16] * 5, pooling="mean")
+
+
+@pytest.mark.parametrize(("new_share", "share"), [(0.05, 0.1), (0.5, 0.5), (1.0, 1.0)])
+def test_an_own_head_that_trains_alone_first_goes_on_as_slowly(new_share: float, share: float) -> None:
+    settings: dict[str, Any] = {"strategy": "probe_then_fine_tune", "pooling": "architecture"}
+    anew, gone_on = plan([16] * 5, **settings), plan([16] * 5, new_share, **settings)
+
+    assert (gone_on.head_lr, gone_on.head_epochs) == (pytest.approx(anew.head_lr * share), anew.head_epochs * share)
+
+
+@pytest.mark.parametrize("settings", [{"classifier": "linear_svm"}, {"normalize": True}, {"layer": 1}])
+def test_settings_of_a_pooled_head_do_not_apply_to_pairs(settings: dict[str, Any]) -> None:
+    spec = FineTuneSpec(strategy="linear_probe", **settings)
+
+    with pytest.raises(BadInput, match="^BAD_SETTING with pairs of texts the model's own head trains, which takes no "):
+        resolve(spec, ["a", "b"], 384, pairs=True)
 
 
 @pytest.mark.parametrize("new_share", [1.0, 0.0])

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from transfer_learning.blocks.ledger import Dropped, drop_known
-from transfer_learning.blocks.model_folder import write_ledger
+from transfer_learning.blocks.ledger import Dropped, drop_known, write_ledger
 from transfer_learning.blocks.rows import Rows
 from transfer_learning.errors import BadInput
 

@@ -235,6 +235,12 @@ def unknown_format(folder):
     write_passport(folder, LABELS, "native", "mean", "x")
 
 
+def choice_without_strategy(folder):
+    write_passport(folder, LABELS, "transformers", "architecture", "model.safetensors")
+    told = json.loads((folder / "passport.json").read_text())
+    (folder / "passport.json").write_text(json.dumps(told | {"choice": {"sentences": ["So: full."]}}))
+
+
 def doubled_label(folder):
     write_passport(folder, ["sport", "sport", "culture"], "transformers", "architecture", "model.safetensors")
 
@@ -257,6 +263,7 @@ def doubled_label(folder):
         (broken_passport, "BAD_PASSPORT"),
         (unknown_format, "BAD_PASSPORT"),
         (doubled_label, "BAD_PASSPORT"),
+        (choice_without_strategy, "BAD_PASSPORT"),
     ],
 )
 def test_a_folder_that_cannot_be_trusted_is_refused_in_one_line(tmp_path, harm, code):

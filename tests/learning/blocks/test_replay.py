@@ -1,5 +1,6 @@
 """What a training takes that goes on from an earlier version."""
 
+import dataclasses
 import hashlib
 
 import pyarrow as pa
@@ -7,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from transfer_learning.blocks.replay import mix, new_share
-from transfer_learning.blocks.rows import Rows
+from transfer_learning.blocks.rows import Rows, concat
 from transfer_learning.errors import BadInput
 
 
@@ -78,6 +79,18 @@ def test_rows_of_another_dataset_are_older_ones_and_none_comes_twice(tmp_path):
 
     assert (mixture.new, mixture.older, mixture.of) == (20, 20, 90)
     assert len(set(found.row_keys)) == len(found) == 40
+
+
+def test_older_rows_that_are_to_judge_do_not_train():
+    train, validation = rows(range(90, 100)), rows(range(20))
+    same_text = dataclasses.replace(rows([200]), content_keys=rows([5]).content_keys)
+    corrected = dataclasses.replace(rows([6]), content_keys=rows([206]).content_keys)
+    older = concat(concat(rows([*range(6), *range(7, 40)]), same_text), corrected)
+
+    found, mixture = mix(train, older, [], 0.9, 0, validation)
+
+    assert numbers_of(found) == {*range(90, 100), *range(20, 40)}
+    assert mixture.of == 20
 
 
 def test_where_no_row_is_new_all_train(tmp_path):

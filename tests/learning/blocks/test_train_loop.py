@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional
 
 from transfer_learning.blocks.dropout import dropout
+from transfer_learning.blocks.memory import in_halves
 from transfer_learning.blocks.schedules import warmup_and_decay
 from transfer_learning.blocks.train_loop import (
     Examples,
     Phase,
     State,
     accumulate,
-    in_halves,
     optimizer_step,
     train,
     weight_groups,

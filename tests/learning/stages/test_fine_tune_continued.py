@@ -150,6 +150,18 @@ def test_older_rows_are_drawn_and_the_card_and_the_ledger_tell_which(continued: 
     assert pq.read_table(out / "ledger.parquet").num_rows == 25
 
 
+def test_older_rows_of_the_validation_split_do_not_train(continued: Inputs, tmp_path: Path) -> None:
+    older = [row for row in ROWS[:60] if row[1] == "film"]
+    continued |= {
+        "validation": [write_rows(tmp_path / "validation", older[:5])],
+        "replay": [write_rows(tmp_path / "older", older)],
+    }
+
+    out = train(continued, tmp_path / "out", init_from="latest", replay=0.9)
+
+    assert passport(out)["settings"]["replay"].endswith(f" of {len(older) - 5} older ones")
+
+
 def test_rows_of_the_dataset_that_the_version_was_trained_on_are_older_ones(first: Path, tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
     shutil.copy(first / "ledger.parquet", tmp_path / "ledger")

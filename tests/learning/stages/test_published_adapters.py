@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from learning.stages.fine_tuning import Job
 from learning.stages.test_published_model import TEXTS, load_elsewhere
@@ -183,6 +183,16 @@ def test_merged_on_request_the_folder_is_the_one_that_training_merges(published:
 def test_a_plain_model_has_nothing_to_merge(published: dict, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"^NO_ADAPTERS \S+ there are no adapters to merge — name a folder of format 'adapter'$"):
         merge(Settings(), {"model": [published["bert"].merged]}, tmp_path, Run(threads=1))
+
+
+def test_adapters_without_their_head_are_not_merged_with_a_drawn_one(published: dict, tmp_path: Path) -> None:
+    shutil.copytree(published["bert"].alone, tmp_path / "model")
+    path = tmp_path / "model" / "adapter_model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(path).items() if "classifier" not in name}, path)
+
+    with pytest.raises(BadInput, match=r"^NO_HEAD \S+ its weights hold no classification head for "):
+        merge(Settings(), {"model": [tmp_path / "model"]}, tmp_path, Run(threads=1))
+    assert not (tmp_path / "out").exists()
 
 
 def rows_of(folder: Path, topics: dict[str, str]) -> Path:

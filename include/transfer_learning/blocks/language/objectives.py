@@ -18,7 +18,8 @@ from transfer_learning.blocks.devices import to_device
 from transfer_learning.blocks.extraction import arithmetic
 from transfer_learning.blocks.language.model import LanguageModel
 from transfer_learning.blocks.language.packing import Blocks, Frame, attention_mask
-from transfer_learning.blocks.train_loop import EVALUATION_TOKENS, in_halves
+from transfer_learning.blocks.memory import in_halves
+from transfer_learning.blocks.train_loop import EVALUATION_TOKENS
 from transfer_learning.errors import BadInput
 
 MASKED, RANDOM = 0.8, 0.1
