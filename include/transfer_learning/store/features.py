@@ -85,13 +85,14 @@ class FeatureStore:
         if sha256_of(path) != layout.feature_part_sha256(name):
             raise BadInput("HASH_MISMATCH", "the part is not what its name says", "extract the features again", file=path)
         hashes = np.unique(read_hashes(path))
-        stored = self._sizes(key)
         size = path.stat().st_size
-        if (stored.get(part), stored.get(index), damage in stored) == (size, hashes.nbytes, False):
+        whole = self._size(part) == size and self._size(index) == hashes.nbytes
+        damaged = self._objects.exists(damage)
+        if whole and not damaged:
             return 0
         self._objects.upload(part, path)
         self._objects.put(index, hashes.tobytes())
-        if damage in stored:
+        if damaged:
             self._objects.delete(damage)
         return size + hashes.nbytes
 
@@ -166,7 +167,12 @@ class FeatureStore:
             for part in manifest["parts"]
         )
 
+    def _size(self, place: str) -> int | None:
+        """Return the bytes of one object, or None without it; what else the key holds is not listed."""
+        return next((info.size for info in self._objects.list(place) if info.key == place), None)
+
     def _sizes(self, key: str) -> dict[str, int]:
+        """Return the bytes of every object of a key."""
         return {info.key: info.size for info in self._objects.list(layout.features_prefix(key))}
 
     def _index(self, key: str, name: str) -> Hashes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from transfer_learning.hashes import Hashes
 from transfer_learning.store.cache import Cache
 from transfer_learning.store.features import FeatureStore
 from transfer_learning.store.garbage import collect
-from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore, Stored
+from transfer_learning.store.object_store import MemoryObjectStore, ObjectInfo, ObjectStore, Stored
 
 KEY = hashlib.sha256(b"base and settings").hexdigest()
 SET = hashlib.sha256(b"one extraction").hexdigest()
@@ -99,6 +99,29 @@ def test_a_part_goes_up_once_and_before_its_index(objects: ObjectStore, part: Ca
     assert writes(counted) == [f"upload {part_key(path)}", f"put {index_key(path)}"]
     assert uploaded == [path.stat().st_size + 64, 0]
     assert objects.get(index_key(path)).data == hashes([1, 2]).tobytes()
+
+
+def test_what_a_part_looks_at_does_not_grow_with_the_parts_that_are_there(part: Callable[..., Path]) -> None:
+    class Counting(FaultyObjectStore):
+        """Counts the objects that are listed."""
+
+        listed = 0
+
+        def list(self, prefix: str) -> Iterator[ObjectInfo]:
+            for info in super().list(prefix):
+                self.listed += 1
+                yield info
+
+    counted = Counting(MemoryObjectStore())
+    store, parts = FeatureStore(counted), [part(row) for row in range(20)]
+
+    for path in parts:
+        store.put_part(KEY, path)
+    first, counted.listed = counted.listed, 0
+    again = [store.put_part(KEY, path) for path in parts]
+
+    assert (first, again) == (0, [0] * 20)
+    assert counted.listed == 2 * 20
 
 
 def test_an_uploader_killed_at_any_call_leaves_nothing_or_a_whole_part(tmp_path: Path, part: Callable[..., Path]) -> None:
