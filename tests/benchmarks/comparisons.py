@@ -21,6 +21,7 @@ from transfer_learning.blocks.data.hashing import input_hash
 from transfer_learning.blocks.feature_parts import lookup, read_parts
 from transfer_learning.jobs import JobResult
 from transfer_learning.specs import FeatureSpec, FineTuneSpec
+from transfer_learning.stage import Run
 from transfer_learning.store import Store
 from transfer_learning.store.object_store import MemoryObjectStore
 
@@ -206,7 +207,7 @@ def memory(bench: Bench) -> list[Row]:
 
 
 def _cosine(parts: Path, texts: list[str], peer: Path) -> float:
-    ours = lookup(read_parts([parts]), input_hash(pa.array(texts)), WIDTH).numpy()
+    ours = lookup(read_parts([parts], Run()), input_hash(pa.array(texts)), WIDTH).numpy()
     theirs = np.load(peer)
     products = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     return float(products.min())

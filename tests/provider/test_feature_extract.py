@@ -157,6 +157,28 @@ def test_what_is_damaged_in_the_store_is_named_and_computed_again(workplace, cap
     assert len(workplace.features(shard)) == shard["rows"]
 
 
+def test_the_tasks_log_names_every_part_that_was_damaged_on_its_way_to_the_child(workplace, capfd, monkeypatch):
+    more, stage, spoiled = workplace.pull(ROWS + headlines(3, seed=2, first_id=500)), FeatureStore.stage, []
+    workplace.extract(more)
+
+    def spoiling(self, key, wanted, destination, cache=None):
+        names = stage(self, key, wanted, destination, cache)
+        for name in names:
+            raw = (destination / name).read_bytes()
+            (destination / name).unlink()
+            (destination / name).write_bytes(raw[:-1])
+        spoiled.extend(names)
+        return names
+
+    monkeypatch.setattr(FeatureStore, "stage", spoiling)
+    ref = workplace.extract(more, force=True)
+
+    told = capfd.readouterr().out
+    assert workplace.computed()[-1] == ref["rows"]
+    assert len(spoiled) == 2
+    assert all(f"damaged {name}: reason it is not what its name says, and is left out" in told for name in spoiled)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_the_next_run_heals_a_set_whose_part_was_damaged(workplace, first_night, damage):
     [key] = workplace.keys("part")

@@ -20,6 +20,7 @@ from transfer_learning.disk import room_for
 from transfer_learning.errors import BadInput
 from transfer_learning.feature_files import PART, part_name, read_hashes
 from transfer_learning.hashes import Hashes, fixed_binary, joined, sha256_of
+from transfer_learning.stage import Run
 
 PART_BYTES = 8 << 20
 """A part is closed by the rows with which its features take this much: about as much again is needed to write it."""
@@ -48,11 +49,12 @@ class Part:
         return {"name": self.path.name, "bytes": size, "sha256": matched["sha256"], "rows": len(self.hashes)}
 
 
-def read_parts(folders: Iterable[Path], precision: str | None = None) -> list[Part]:
+def read_parts(folders: Iterable[Path], run: Run, precision: str | None = None) -> list[Part]:
     """Return the whole parts below ``folders``, in order of name; a damaged one is named in the log and left out.
 
     Args:
         folders: those that do not exist hold none.
+        run: hears of damaged parts.
         precision: of the arithmetic that made them; None takes every part.
     """
     parts = []
@@ -61,7 +63,8 @@ def read_parts(folders: Iterable[Path], precision: str | None = None) -> list[Pa
         if matched is None or precision not in (None, matched["precision"]):
             continue
         if sha256_of(path) != matched["sha256"]:
-            log.warning("FEATURES DAMAGED %s is not what its name says: its rows are computed again", path.name)
+            log.warning("FEATURES DAMAGED %s is not what its name says, and is left out", path.name)
+            run.progress(phase=f"damaged {path.name}", reason="it is not what its name says, and is left out")
             continue
         parts.append(Part(path, read_hashes(path)))
     return parts

@@ -143,7 +143,7 @@ def _champion(spec: EvaluateSpec, inputs: Inputs, rows: Rows, old: OldData, run:
 
 def _stored(role: str, inputs: Inputs, run: Run) -> list[Part]:
     """Return the stored features of the test rows, where the parent knows that they are what this model's head sees."""
-    return read_parts(inputs["features"]) if role in run.facts.get("answer_from_features", ()) else []
+    return read_parts(inputs["features"], run) if role in run.facts.get("answer_from_features", ()) else []
 
 
 def _baselines(inputs: Inputs, task: TaskSpec, rows: Rows, run: Run) -> dict[str, Score | None]:

@@ -85,7 +85,7 @@ def feature_extract(spec: FeatureSpec, inputs: Inputs, out: Path, run: Run) -> d
     wanted = wanted_hashes(files, spec.shard)
     if not len(wanted):
         raise BadInput("NO_ROWS", f"there is no row in {', '.join(spec.splits)}", "pull data that has some")
-    cached = read_parts([run.cache] if run.cache else [], precision)
+    cached = read_parts([run.cache] if run.cache else [], run, precision)
     missing = np.setdiff1d(wanted, joined(part.hashes for part in cached))
     writer = PartWriter(run.new_cache or out / "parts", precision, spec.dtype)
     width, tokens = 0, 0

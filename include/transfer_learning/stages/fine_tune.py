@@ -166,7 +166,7 @@ def _features(
         raise BadInput("BAD_SETTING", "stored features are for a head on pooled states, and pooling is 'architecture'", fix)
     hashes = joined(rows.input_hashes for rows in (train, validation) if rows and rows.input_hashes is not None)
     width = classifier.pooled_head.linear.in_features
-    return lookup(read_parts(folders, str(run.numerics["precision"])), hashes, width)
+    return lookup(read_parts(folders, run, str(run.numerics["precision"])), hashes, width)
 
 
 def _freeze(classifier: TextClassifier, spec: FineTuneSpec, plan: defaults.Plan) -> dict[str, str]:

@@ -50,10 +50,10 @@ class Extraction:
         return found
 
     def hashes(self) -> Hashes:
-        return np.unique(np.concatenate([part.hashes for part in read_parts([self.cache])]))
+        return np.unique(np.concatenate([part.hashes for part in read_parts([self.cache], Run())]))
 
     def features(self, wanted: Hashes | None = None, width: int = WIDTH) -> torch.Tensor:
-        return lookup(read_parts([self.cache]), self.hashes() if wanted is None else wanted, width)
+        return lookup(read_parts([self.cache], Run()), self.hashes() if wanted is None else wanted, width)
 
 
 @pytest.fixture
@@ -229,18 +229,30 @@ def test_long_texts_make_smaller_windows(extraction: Extraction, monkeypatch: py
     assert set(sizes) <= {1, 2}
 
 
-def test_a_damaged_part_is_named_and_its_rows_computed_again(extraction: Extraction, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_damaged_part_is_named_and_its_rows_computed_again(
+    extraction: Extraction, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(stage, "WINDOW", 7)
+    monkeypatch.setattr(feature_parts, "PART_BYTES", 20 * 4 * WIDTH)
     extraction.run()
-    (part,) = extraction.cache.glob("part-*")
-    damaged = bytearray(part.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    part.unlink()
-    part.write_bytes(damaged)
+    parts = sorted(extraction.cache.glob("part-*"))
+    for part in parts:
+        damaged = bytearray(part.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        part.unlink()
+        part.write_bytes(damaged)
 
-    found = extraction.run()
+    told = tmp_path / "progress.jsonl"
+    found = extraction.run(Run(threads=1, cache=extraction.cache, new_cache=extraction.cache, progress_file=told))
 
     assert found["computed"] == found["rows"]
-    assert f"FEATURES DAMAGED {part.name}" in caplog.text
+    assert len(parts) > 1
+    assert [line for line in caplog.messages if line.startswith("FEATURES DAMAGED ")] == [
+        f"FEATURES DAMAGED {part.name} is not what its name says, and is left out" for part in parts
+    ]
+    lines = [json.loads(line) for line in told.read_text().splitlines()]
+    # A phase of its own for each: of several lines of one phase the task's log shows the first.
+    assert [line["phase"] for line in lines if "reason" in line] == [f"damaged {part.name}" for part in parts]
 
 
 def test_features_of_another_arithmetic_are_not_found(extraction: Extraction) -> None:
