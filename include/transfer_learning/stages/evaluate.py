@@ -245,6 +245,8 @@ def _notes(spec: EvaluateSpec, facts: Mapping[str, Any], judged: Judged) -> list
     for who, score in (("candidate", scores.candidate), ("champion", scores.champion)):
         if score is not None and score.stored:
             notes.append(f"the {who} answered {score.stored:,} of {len(rows):,} test rows from features that were stored before")
+        if score is not None and score.unlike:
+            notes.append(f"the stored features of the test rows are not what the {who} sees: all were run")
     if judged.dropped.total:
         notes.append(judged.dropped.sentence(len(rows) + judged.dropped.total))
     if judged.old.note:

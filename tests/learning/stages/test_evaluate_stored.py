@@ -47,8 +47,14 @@ class Night:
         (self.folder / name).mkdir()
         facts = {"answer_from_features": [role for role in ("candidate", "champion") if "features" in inputs]}
         models = {"test": self.inputs["test"]} | inputs
-        evaluate(EvaluateSpec(), models, self.folder / name, Run(threads=1, facts=facts))
+        run = Run(threads=1, facts=facts, progress_file=self.folder / f"{name}.jsonl")
+        evaluate(EvaluateSpec(), models, self.folder / name, run)
         return json.loads((self.folder / name / "verdict.json").read_text())
+
+    def told(self, name: str) -> list[tuple[str, str | None]]:
+        """Return what the task's log can tell of an evaluation: phases in their order, and a reason where there is one."""
+        lines = (json.loads(line) for line in (self.folder / f"{name}.jsonl").read_text().splitlines())
+        return [(line["phase"], line.get("reason")) for line in lines]
 
 
 @pytest.fixture
@@ -118,3 +124,18 @@ def test_a_model_that_sees_something_else_is_run_on_every_row(night: Night, run:
 
     assert run == [SAMPLE, 40]
     assert not any("stored before" in sentence for sentence in verdict["sentences"])
+    assert "the stored features of the test rows are not what the candidate sees: all were run" in verdict["sentences"]
+    (reason,) = [reason for phase, reason in night.told("stored") if phase == "candidate features"]
+    assert reason == "the stored ones are not what it sees of the test rows: all are run"
+
+
+def test_features_of_other_rows_are_not_said_to_be_wrong(night: Night, run: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    models = {"candidate": night.train("one")}
+    night.inputs["test"] = [write_rows(night.folder / "others", make_rows(5, seed=9))]
+
+    verdict = night.judge("stored", features=night.parts, **models)
+
+    assert run == [5]
+    assert not any("stored" in sentence for sentence in verdict["sentences"])
+    assert not any("stored" in message for message in caplog.messages)
+    assert not any(reason for _, reason in night.told("stored"))

@@ -46,6 +46,8 @@ class Score:
     """Test rows that were judged by stored features."""
     others: list[str] = dataclasses.field(default_factory=list)
     """Answers on the rows that only the slice of old data has."""
+    unlike: bool = False
+    """Whether the stored features were others than the model's own."""
 
     @property
     def all_answers(self) -> list[str]:
@@ -72,6 +74,8 @@ class Shown:
     seen: Seen
     stored: int = 0
     """Test rows whose features were stored, and not computed."""
+    unlike: bool = False
+    """Whether the stored features are not what the head sees."""
 
 
 def see(
@@ -101,7 +105,7 @@ def see(
     texts, pairs = [*rows.texts, *(others.texts if others else ())], rows.pairs
     if others and pairs is not None:
         pairs = [*pairs, *(others.pairs or ())]
-    progress = _progress(run, phase)
+    progress, unlike = _progress(run, phase), False
 
     def look(places: Sequence[int], **options: Any) -> Seen:
         return classifier.see([texts[i] for i in places], None if pairs is None else [pairs[i] for i in places], **options)
@@ -109,15 +113,19 @@ def see(
     if stored and rows.input_hashes is not None:
         features, found = find(stored, rows.input_hashes, classifier.width)
         sample = np.flatnonzero(found)[:SAMPLE].tolist()
-        if sample and bool((torch.cosine_similarity(look(sample).features, features[sample]) > ALIKE).all()):
+        unlike = bool(sample) and not (torch.cosine_similarity(look(sample).features, features[sample]) > ALIKE).all()
+        if sample and not unlike:
             features = torch.cat([features, torch.empty(len(texts) - len(rows), classifier.width)])
             left = [*np.flatnonzero(~found).tolist(), *range(len(rows), len(texts))]
             if left:
                 features[left] = look(left, on_rows=lambda done: progress(done, len(left))).features
             progress(len(texts), len(texts))
             return Shown(classifier, Seen(features), int(found.sum()))
-        log.warning("The stored features are not what the %s sees of these rows: all are run", phase)
-    return Shown(classifier, look(range(len(texts)), on_rows=lambda done: progress(done, len(texts)), known=known))
+    if unlike:
+        log.warning("The stored features are not what the %s sees of the test rows: all are run", phase)
+        run.progress(phase=f"{phase} features", reason="the stored ones are not what it sees of the test rows: all are run")
+    seen = look(range(len(texts)), on_rows=lambda done: progress(done, len(texts)), known=known)
+    return Shown(classifier, seen, unlike=unlike)
 
 
 def _progress(run: Run, phase: str) -> Callable[[int, int], None]:
@@ -154,7 +162,8 @@ def score_model(shown: Shown, rows: Rows, spec: EvaluateSpec) -> Score:
     )
     metrics["expected_calibration_error"] = calibrated.error
     metrics["calibration"] = dataclasses.asdict(calibrated)
-    return Score(answers, classifier.labels, metrics, warnings, probabilities, calibrated, shown.stored, every[len(rows) :])
+    others = every[len(rows) :]
+    return Score(answers, classifier.labels, metrics, warnings, probabilities, calibrated, shown.stored, others, shown.unlike)
 
 
 def score_baseline(baseline: Answers, rows: Rows) -> Score:
