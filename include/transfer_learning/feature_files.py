@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from transfer_learning.errors import BadInput, nearest
 from transfer_learning.hashes import Hashes, from_fixed_binary, in_shard, joined
 
 PART = re.compile(r"part-(?P<stem>(?P<precision>fp32|bf16)-(?P<sha256>[0-9a-f]{64}))\.parquet", re.ASCII)
@@ -27,7 +29,25 @@ def read_hashes(path: Path, column: str = "input_hash") -> Hashes:
 
 
 def wanted_hashes(files: Iterable[Path], shard: Sequence[int]) -> Hashes:
-    """Return the distinct inputs of a snapshot's parts that belong to shard ``(i, n)``, sorted."""
-    hashes = np.unique(joined(read_hashes(path, "_input_hash") for path in files))
+    """Return the distinct inputs of a snapshot's parts that belong to shard ``(i, n)``, sorted.
+
+    Raises:
+        BadInput: a part that cannot be read, or that has no hashes.
+    """
+    hashes = np.unique(joined(map(_input_hashes, files)))
     wanted: Hashes = hashes[in_shard(hashes, shard)]
     return wanted
+
+
+def _input_hashes(path: Path) -> Hashes:
+    """Return the hashes of a snapshot's part; the words are those of ``blocks.rows``, which the parent never imports."""
+    column = "_input_hash"
+    try:
+        known = pq.read_schema(path).names
+        if column in known:
+            return read_hashes(path, column)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput("BAD_PARQUET", f"cannot be read: {error}", "pull the dataset again", file=path) from None
+    shown = ", ".join(name for name in known if not name.startswith("_"))
+    what = f"there is no such column{nearest(column, known)}"
+    raise BadInput("MISSING_COLUMN", what, f"known: {shown}", file=path, column=column)

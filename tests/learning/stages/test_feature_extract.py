@@ -16,6 +16,7 @@ from learning.stages.fine_tuning import Job, StoppingRun, weight_hashes
 from learning.tiny_model import make_rows, write_base, write_rows
 from transfer_learning.blocks import feature_parts
 from transfer_learning.blocks.feature_parts import lookup, read_parts
+from transfer_learning.blocks.rows import read_texts
 from transfer_learning.errors import BadInput, Stopped
 from transfer_learning.hashes import Hashes
 from transfer_learning.specs import FeatureSpec, TaskSpec
@@ -290,6 +291,25 @@ def test_pairs_are_one_input(extraction: Extraction) -> None:
     found = extraction.run(task=TaskSpec(text_pair="second"))
 
     assert found["rows"] == extraction.features().shape[0]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "no hashes"])
+def test_a_part_of_the_snapshot_that_cannot_be_read_is_the_same_line_as_in_every_stage(
+    extraction: Extraction, damage: str
+) -> None:
+    part = extraction.inputs["train"][0] / "01.parquet"
+    if damage == "no hashes":
+        pq.write_table(pq.read_table(part).drop_columns("_input_hash"), part)
+    else:
+        part.write_bytes(part.read_bytes()[:-9] if damage == "cut" else b"")
+    with pytest.raises(BadInput) as elsewhere:
+        next(read_texts(part, TaskSpec(), 8))
+
+    with pytest.raises(BadInput) as caught:
+        extraction.run()
+
+    assert str(caught.value) == str(elsewhere.value)
+    assert caught.value.code == ("MISSING_COLUMN" if damage == "no hashes" else "BAD_PARQUET")
 
 
 def test_no_row_at_all_is_one_line(extraction: Extraction) -> None:
