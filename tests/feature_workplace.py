@@ -36,13 +36,16 @@ class Workplace:
         setenv("AIRFLOW__TRANSFER_LEARNING__CACHE_FOLDER", str(folder / "cache"))
         self.store = Store.open(root)
 
-    def pull(self, rows: list[dict[str, str]], name: str = "news", validation: float = 0.0, test: float = 0.2) -> dict[str, Any]:
+    def pull(
+        self, rows: list[dict[str, str]], name: str = "news", validation: float = 0.0, test: float = 0.2, **settings: Any
+    ) -> dict[str, Any]:
         source = write_csv(self.folder / f"{name}.csv", rows)
         spec = {
             "name": name,
             "source": source,
             "task": ROLES,
             "split": {"validation": validation, "test": test, "small_classes": "exempt"},
+            **settings,
         }
         return Task().run(PullDatasetOperator(task_id="pull", spec=spec))[0]
 

@@ -12,6 +12,8 @@ from airflow_transfer_learning.operators.base import jobs
 from feature_workplace import EXACT, ROWS, Workplace
 from tiny_pipeline import ROLES, headlines, write_base
 from transfer_learning.errors import BadInput, StoreUnreachable
+from transfer_learning.refs import DatasetRef
+from transfer_learning.specs import FeatureSpec
 from transfer_learning.store.features import FeatureStore
 
 
@@ -141,6 +143,27 @@ def test_a_split_that_the_snapshot_lacks_is_left_out_and_none_at_all_is_one_line
     assert ref["rows"] == workplace.ref["rows"]
     with pytest.raises(AirflowFailException, match=r"^NO_ROWS snapshot \w{12} of news has no row in unlabelled — set splits"):
         workplace.extract(workplace.data, spec=EXACT | {"splits": ["unlabelled"]})
+
+
+@pytest.mark.parametrize(
+    ("splits", "folders"),
+    [
+        (["test"], {"test"}),
+        (["train", "validation"], {"train", "validation"}),
+        (["unlabelled"], {"unlabelled-train", "unlabelled-validation", "unlabelled-test"}),
+        (["train", "unlabelled"], {"train", "unlabelled-train", "unlabelled-validation", "unlabelled-test"}),
+    ],
+)
+def test_only_the_splits_that_are_extracted_are_brought_onto_this_machine(empty, tmp_path, splits, folders):
+    rows = [row | {"topic": row["topic"] if number % 3 else ""} for number, row in enumerate(headlines(120, seed=1))]
+    data = empty.pull(rows, validation=0.2, unlabelled="keep")
+    operator, spec = empty.operator(data), FeatureSpec.from_dict({"splits": splits})
+
+    found = operator.fetch_rows(empty.store, spec, DatasetRef.from_dict(data), tmp_path / "data")
+
+    assert {path.name for path in (tmp_path / "data").iterdir() if path.is_dir()} == folders
+    assert {folder.name for role in found for folder in found[role]} == folders
+    assert set(found) == set(splits)
 
 
 @pytest.mark.parametrize("kind", ["part", "index"])

@@ -41,6 +41,7 @@ def seen(monkeypatch):
 
     def note(stage, spec, inputs, **options):
         found.update(spec=spec, inputs=inputs, files={p.name for f in inputs.get("features", ()) for p in f.iterdir()})
+        found.update(facts=options.get("facts"), folders={p.name for p in inputs["train"][0].parent.iterdir() if p.is_dir()})
         raise HostOutOfMemory("KILLED at once")
 
     monkeypatch.setattr(jobs, "run_job", note)
@@ -238,6 +239,32 @@ def test_its_evaluation_takes_the_test_rows_from_the_same_extraction(workplace, 
 
     rows = data["splits"]["test"]
     assert f"the candidate answered {rows} of {rows} test rows from features that were stored before" in verdict["sentences"]
+
+
+@pytest.fixture(scope="module")
+def every_split(workplace):
+    """A snapshot with rows of every kind."""
+    rows = [row | {"topic": row["topic"] if number % 3 else ""} for number, row in enumerate(headlines(120, seed=4))]
+    return workplace.pull(rows, name="partly", validation=0.2, unlabelled="keep")
+
+
+def test_its_evaluation_brings_nothing_but_training_and_test_rows_onto_this_machine(workplace, every_split, seen):
+    with pytest.raises(AirflowException, match="KILLED at once"):
+        Task().run(EvaluateOperator(task_id="evaluate", spec={}, candidate=workplace.model, dataset=every_split))
+
+    assert min(every_split["splits"].values()) > 0
+    assert seen["folders"] == {"train", "test"}
+
+
+def test_features_that_nobody_answers_from_are_not_brought_onto_this_machine(workplace, features, seen):
+    ref = features(spec={"pooling": "cls", "splits": ["train", "validation", "test"]})
+    evaluate = EvaluateOperator(task_id="evaluate", spec={}, candidate=workplace.model, dataset=workplace.data, features=ref)
+
+    with pytest.raises(AirflowException, match="KILLED at once"):
+        Task().run(evaluate)
+
+    assert seen["facts"]["answer_from_features"] == []
+    assert "features" not in seen["inputs"]
 
 
 @pytest.mark.parametrize(

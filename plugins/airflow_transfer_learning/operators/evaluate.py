@@ -79,8 +79,8 @@ class EvaluateOperator(SpecOperator):
             verdict = find_verdict(store, candidate, evaluation)
             if verdict is None:
                 inputs = self.fetch(store, candidate, champion, dataset, work / "inputs")
-                inputs |= fetch_sets(store, sets, work / "features", self.open_cache())
-                facts["answer_from_features"] = self.probes(store, sets, facts)
+                facts["answer_from_features"] = answering = self.probes(store, sets, facts)
+                inputs |= fetch_sets(store, sets if answering else (), work / "features", self.open_cache())
                 job = self.run_job("evaluate", spec, inputs, context, work=work / "job", facts=facts)
                 self.check_stop()
                 store.evaluations.write(candidate.name, candidate.version, evaluation, job.out)
@@ -163,9 +163,9 @@ class EvaluateOperator(SpecOperator):
     ) -> dict[str, list[Path]]:
         """Bring models, ledgers and rows onto this machine, verified."""
         cache = self.open_cache()
-        data = destination / "data"
-        store.datasets.fetch(dataset.name, dataset.digest, destination=data, cache=cache)
-        inputs = {role: [data / role] for role in ("train", "test") if (data / role).is_dir()}
+        data, roles = destination / "data", ("train", "test")
+        store.datasets.fetch(dataset.name, dataset.digest, destination=data, splits=roles, cache=cache)
+        inputs = {role: [data / role] for role in roles if (data / role).is_dir()}
         for role, version in (("candidate", candidate.version), ("champion", champion)):
             if version is not None:
                 inputs[role] = [store.models.fetch(candidate.name, version, destination / role, cache=cache)]

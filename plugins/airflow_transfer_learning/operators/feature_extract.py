@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 EMPTY: dict[str, Any] = {"precision": None, "width": 0, "rows": 0, "parts": []}
 """The features of a shard that no row fell into, as happens with few rows and many shards."""
 
+UNLABELLED = ("unlabelled-train", "unlabelled-validation", "unlabelled-test")
+"""Folders of a snapshot with the rows that have no label."""
+
 
 class FeatureExtractOperator(BaseModelOperator):
     """Run the rows of a dataset through a frozen base model in a child process, and keep their features in the store.
@@ -118,14 +121,16 @@ class FeatureExtractOperator(BaseModelOperator):
             return self.publish(store, digest, made, work / "job" / "new_cache", facts(key, spec, dataset, base))
 
     def fetch_rows(self, store: Store, spec: FeatureSpec, dataset: DatasetRef, destination: Path) -> dict[str, list[Path]]:
-        """Bring the snapshot onto this machine, and return the folders of the spec's splits.
+        """Bring the spec's splits onto this machine, and return the folders of each.
 
         Raises:
             BadInput: none of the splits has a row.
         """
-        store.datasets.fetch(dataset.name, dataset.digest, destination=destination, cache=self.open_cache())
-        places = {str(role): f"{role}-*" if role == "unlabelled" else role for role in spec.splits}
-        found = {role: sorted(destination.glob(place)) for role, place in places.items() if any(destination.glob(place))}
+        read = {str(role): UNLABELLED if role == "unlabelled" else (str(role),) for role in spec.splits}
+        splits = [name for names in read.values() for name in names]
+        store.datasets.fetch(dataset.name, dataset.digest, destination=destination, splits=splits, cache=self.open_cache())
+        found = {role: [destination / name for name in names if (destination / name).is_dir()] for role, names in read.items()}
+        found = {role: folders for role, folders in found.items() if folders}
         if not found:
             what = f"snapshot {dataset.digest[:12]} of {dataset.name} has no row in {', '.join(spec.splits)}"
             raise BadInput("NO_ROWS", what, f"set splits; it has {', '.join(dataset.splits)}")
