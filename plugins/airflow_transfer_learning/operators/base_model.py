@@ -11,7 +11,6 @@ from transfer_learning.bases import BaseModel, Bases
 from transfer_learning.errors import BadInput
 from transfer_learning.refs import ModelRef
 from transfer_learning.settings import Settings
-from transfer_learning.specs import TaskSpec
 from transfer_learning.store import Store
 
 if TYPE_CHECKING:
@@ -87,20 +86,3 @@ def starting_point(bases: Bases, uri: str, model: str, init_from: str, alias: st
         if error.code not in ("NO_VERSION", "NO_ALIAS"):
             raise
     return bases.resolve(uri)
-
-
-def check_inputs(task: TaskSpec, pulled: Mapping[str, Any]) -> None:
-    """Check that a task reads the texts that the dataset was pulled with: features are found by the hash of those.
-
-    Args:
-        task: of the settings.
-        pulled: the dataset's own column roles.
-
-    Raises:
-        BadInput: another text column.
-    """
-    for role in ("text", "text_pair"):
-        own, known = getattr(task, role), pulled.get(role)
-        if own != known:
-            what = f"features are found by the texts that the dataset was pulled with: {role} was {known!r}, and is {own!r} here"
-            raise BadInput("WRONG_COLUMN", what, "leave task out, or pull the data with this column", column=own)

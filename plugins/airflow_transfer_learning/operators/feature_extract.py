@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_transfer_learning.operators.base import with_task
-from airflow_transfer_learning.operators.base_model import BaseModelOperator, check_inputs
+from airflow_transfer_learning.operators.base_model import BaseModelOperator
+from airflow_transfer_learning.operators.stored_features import check_inputs
 from transfer_learning.attempts import PartUploads
 from transfer_learning.bases import BaseModel
 from transfer_learning.errors import BadInput

@@ -1,4 +1,4 @@
-"""Which stored features a linear probe may take in the place of its own, in training and in its evaluation."""
+"""What stored features are found by, and which of them a linear probe may take in the place of its own, trained or judged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from airflow_transfer_learning.operators.base_model import check_inputs
 from transfer_learning.errors import BadInput
 from transfer_learning.refs import FeaturesRef
 from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec
@@ -75,6 +74,23 @@ def stand_for(sets: Sequence[Set], facts: Mapping[str, Any]) -> bool:
         return merged(spec, FeatureSpec.from_dict(sets[0]["spec"])) == spec
     except (BadInput, KeyError):
         return False
+
+
+def check_inputs(task: TaskSpec, pulled: Mapping[str, Any]) -> None:
+    """Check that a task reads the texts that the dataset was pulled with: features are found by the hash of those.
+
+    Args:
+        task: of the settings.
+        pulled: the dataset's own column roles.
+
+    Raises:
+        BadInput: another text column.
+    """
+    for role in ("text", "text_pair"):
+        own, known = getattr(task, role), pulled.get(role)
+        if own != known:
+            what = f"features are found by the texts that the dataset was pulled with: {role} was {known!r}, and is {own!r} here"
+            raise BadInput("WRONG_COLUMN", what, "leave task out, or pull the data with this column", column=own)
 
 
 def check_for_training(sets: Sequence[Set], task: TaskSpec, dataset: Mapping[str, Any], base: str) -> None:
