@@ -199,7 +199,7 @@ def test_the_tasks_log_names_every_part_that_was_damaged_on_its_way_to_the_child
     told = capfd.readouterr().out
     assert workplace.computed()[-1] == ref["rows"]
     assert len(spoiled) == 2
-    assert all(f"damaged {name}: reason it is not what its name says, and is left out" in told for name in spoiled)
+    assert all(f"features: damaged {name}, reason not what its name says: left out" in told for name in spoiled)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])

@@ -39,6 +39,17 @@ def test_every_phase_is_logged(caplog):
     assert [message.split(":")[0] for message in caplog.messages] == ["load", "train", "save"]
 
 
+def test_every_reason_is_logged(caplog):
+    report = ProgressLog(log, {})
+
+    with caplog.at_level("INFO"):
+        for part in ("a", "b"):
+            report({"phase": "features", "damaged": part, "reason": "cut off"})
+            report({"phase": "features", "step": 1})
+
+    assert caplog.messages == ["features: damaged a, reason cut off", "features: damaged b, reason cut off"]
+
+
 def test_training_goes_on_when_the_state_cannot_be_written(caplog):
     report = ProgressLog(log, {"task_state_store": BrokenState()})
 

@@ -64,6 +64,17 @@ def _unusable(folder: Path) -> BadInput:
     return BadInput("TOKENIZER", "has no vocabulary or no padding token", "add the model's tokenizer files", file=folder)
 
 
+def length_within(asked: int | None, limit: int) -> int:
+    """Return how many tokens inputs are cut to: as many as asked for, or as the model takes.
+
+    Raises:
+        BadInput: more than the model takes.
+    """
+    if asked is not None and asked > limit:
+        raise BadInput("BAD_SETTING", f"max_length is {asked}, and the base model takes {limit} tokens", f"at most {limit}")
+    return asked or limit
+
+
 def longest_input(model: Any, tokenizer: Any, reserved: int) -> int:
     """Return the longest input in tokens that model and tokenizer can, a multiple of 8; ``reserved`` positions are no token's."""
     positions = int(model.config.max_position_embeddings) - reserved

@@ -10,6 +10,7 @@ import torch
 
 from transfer_learning.blocks.adaptation import Adaptation
 from transfer_learning.blocks.base_model import Base
+from transfer_learning.blocks.base_tokenizer import length_within
 from transfer_learning.blocks.batching import tokenize
 from transfer_learning.blocks.examples import Data
 from transfer_learning.blocks.head import TextClassifier
@@ -41,15 +42,10 @@ def tokenized(
     Raises:
         BadInput: a length beyond what the model can.
     """
-    limit = base.max_length
-    if spec.max_length is not None and spec.max_length > limit:
-        raise BadInput(
-            "BAD_SETTING", f"max_length is {spec.max_length}, and the base model takes {limit} tokens", f"at most {limit}"
-        )
+    longest = length_within(spec.max_length, base.max_length)
     parts = [train, *([validation] if validation else [])]
     texts = [text for rows in parts for text in rows.texts]
     seconds = [text for rows in parts for text in rows.pairs or []] if train.pairs is not None else None
-    longest = spec.max_length or limit
     tokens = tokenize(base.tokenizer, texts, seconds, longest, segments=classifier.backbone.has_segments)
     names = {label: number for number, label in enumerate(labels)}
     targets = torch.tensor([names[label] for rows in parts for label in rows.labels])

@@ -29,14 +29,12 @@ class Extractor:
         blocks: whose states are pooled, side by side in this order.
         pooling: one of ``pooling.POOLINGS``.
         normalize: scale each vector to length 1.
-        device: where the backbone lies.
     """
 
     backbone: Backbone
     blocks: tuple[int, ...]
     pooling: str
     normalize: bool
-    device: str
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         """Return the features of a batch, fp32 (rows, width)."""

@@ -64,7 +64,7 @@ def read_parts(folders: Iterable[Path], run: Run, precision: str | None = None) 
             continue
         if sha256_of(path) != matched["sha256"]:
             log.warning("FEATURES DAMAGED %s is not what its name says, and is left out", path.name)
-            run.progress(phase=f"damaged {path.name}", reason="it is not what its name says, and is left out")
+            run.progress(phase="features", damaged=path.name, reason="not what its name says: left out")
             continue
         parts.append(Part(path, read_hashes(path)))
     return parts

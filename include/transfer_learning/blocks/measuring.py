@@ -135,7 +135,7 @@ def _features(model: Any, tokens: Tokens, pooling: str, run: Run, weights: str) 
     device = str(run.numerics["device"])
     backbone = Backbone(model.to(device).eval())
     blocks = tuple(range(len(backbone.blocks)))
-    extractor = Extractor(backbone, blocks, pooling, normalize=False, device=device)
+    extractor = Extractor(backbone, blocks, pooling, normalize=False)
     batches = batches_of(tokens, device)
 
     def poll(number: int, so_far: Callable[[], torch.Tensor]) -> None:  # noqa: ARG001

@@ -22,6 +22,7 @@ import torch
 from transfer_learning.blocks import numerics
 from transfer_learning.blocks.backbone import Backbone
 from transfer_learning.blocks.base_model import load_base
+from transfer_learning.blocks.base_tokenizer import length_within
 from transfer_learning.blocks.batching import Tokens, tokenize
 from transfer_learning.blocks.extraction import Extractor, extract, frozen_passes
 from transfer_learning.blocks.feature_parts import Part, PartWriter, read_parts
@@ -113,16 +114,13 @@ def _compute(
     """Compute the missing rows, a window at a time, and return the width of the features and the tokens that were run."""
     device = str(run.numerics["device"])
     base = load_base(folder, [], "mean", seed=0)
-    if spec.max_length is not None and spec.max_length > base.max_length:
-        what = f"max_length is {spec.max_length}, and the base model takes {base.max_length} tokens"
-        raise BadInput("BAD_SETTING", what, f"at most {base.max_length}")
+    longest = length_within(spec.max_length, base.max_length)
     backbone = Backbone(base.model.to(device).eval())
     blocks = tuple(backbone.block_number(layer) for layer in spec.layers)
-    extractor = Extractor(backbone, blocks, spec.pooling, spec.normalize, device)
+    extractor = Extractor(backbone, blocks, spec.pooling, spec.normalize)
     started, done, tokens = time.monotonic(), 0, 0
 
     def tokenized(window: Window) -> Prepared:
-        longest = spec.max_length or base.max_length
         return window, tokenize(base.tokenizer, window.texts, window.pairs, longest, segments=backbone.has_segments)
 
     def poll(number: int, so_far: object) -> None:  # noqa: ARG001

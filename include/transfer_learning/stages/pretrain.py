@@ -14,9 +14,10 @@ from typing import Any
 
 from transfer_learning.blocks import checkpoint, classification, defaults, model_folder, numerics, passport, source_task
 from transfer_learning.blocks.adaptation import Adaptation
+from transfer_learning.blocks.base_tokenizer import length_within
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.blocks.language.corpus import Corpus, read_corpus
-from transfer_learning.blocks.language.examples import block_length, make_examples
+from transfer_learning.blocks.language.examples import make_examples
 from transfer_learning.blocks.language.folder import write
 from transfer_learning.blocks.language.objectives import LanguageExamples, perplexity
 from transfer_learning.blocks.language.packing import refuse_less_than_one
@@ -63,7 +64,7 @@ def _learn_language(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> 
     if start.snapshot:
         numerics.repeat(start.snapshot.facts["numerics"], run, spec.resume_elsewhere)
     language = start.model
-    length = block_length(spec, language)
+    length = length_within(spec.max_length, language.max_length)
     language.model.to(run.numerics["device"])
 
     def examples(documents: Corpus) -> LanguageExamples:

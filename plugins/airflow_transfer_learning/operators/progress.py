@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 LOG_SECONDS = 5.0
-"""At most one log line in this time, s, unless the phase changes."""
+"""At most one log line in this time, s, unless the phase changes or something needs a reason."""
 
 STATE_SECONDS = 2.0
 """At most one write of the task's state in this time, s: each is a request to Airflow's API server."""
@@ -33,7 +33,7 @@ class ProgressLog:
     def __call__(self, figures: Mapping[str, Any]) -> None:
         """Take one line of figures."""
         now = time.monotonic()
-        if figures.get("phase") != self._phase or now - self._logged >= LOG_SECONDS:
+        if figures.get("phase") != self._phase or "reason" in figures or now - self._logged >= LOG_SECONDS:
             self._phase, self._logged = figures.get("phase"), now
             self._log.info("%s", as_text(figures))
         if self._state is not None and now - self._stored >= STATE_SECONDS:

@@ -22,7 +22,7 @@ from transfer_learning.blocks.passes import batches_of
 def features(base: Base, texts: Sequence[str], precision: str, device: str = "cpu") -> torch.Tensor:
     backbone = Backbone(base.model.to(device).eval())
     tokens = tokenize(base.tokenizer, texts, None, min(base.max_length, 64), segments=backbone.has_segments)
-    extractor = Extractor(backbone, tuple(range(len(backbone.blocks))), "mean", normalize=False, device=device)
+    extractor = Extractor(backbone, tuple(range(len(backbone.blocks))), "mean", normalize=False)
     with frozen_passes(base.model, device, precision) as passes:
         return extract(lambda rows: extractor(tokens.batch(rows, device)), batches_of(tokens, device), passes, lambda *_: None)
 

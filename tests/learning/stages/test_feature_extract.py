@@ -252,8 +252,7 @@ def test_every_damaged_part_is_named_and_its_rows_computed_again(
         f"FEATURES DAMAGED {part.name} is not what its name says, and is left out" for part in parts
     ]
     lines = [json.loads(line) for line in told.read_text().splitlines()]
-    # A phase of its own for each: of several lines of one phase the task's log shows the first.
-    assert [line["phase"] for line in lines if "reason" in line] == [f"damaged {part.name}" for part in parts]
+    assert [line["damaged"] for line in lines if "reason" in line] == [part.name for part in parts]
 
 
 def test_features_of_another_arithmetic_are_not_found(extraction: Extraction) -> None:

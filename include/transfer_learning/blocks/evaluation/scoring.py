@@ -123,7 +123,7 @@ def see(
             return Shown(classifier, Seen(features), int(found.sum()))
     if unlike:
         log.warning("The stored features are not what the %s sees of the test rows: all are run", phase)
-        run.progress(phase=f"{phase} features", reason="the stored ones are not what it sees of the test rows: all are run")
+        run.progress(phase=phase, reason="the stored features are not what it sees of the test rows: all are run")
     seen = look(range(len(texts)), on_rows=lambda done: progress(done, len(texts)), known=known)
     return Shown(classifier, seen, unlike=unlike)
 

@@ -22,21 +22,8 @@ from transfer_learning.blocks.language.objectives import (
 from transfer_learning.blocks.language.packing import Blocks, pack, token_lists
 from transfer_learning.blocks.language.replaced_token import ALL_HIDDEN, ReplacedExamples
 from transfer_learning.blocks.language.sentences import pair_up, sentence_lists
-from transfer_learning.errors import BadInput
 from transfer_learning.specs import PretrainSpec
 from transfer_learning.stage import Run
-
-
-def block_length(spec: PretrainSpec, language: LanguageModel) -> int:
-    """Return how many tokens a block has: as many as asked for, or as the model can.
-
-    Raises:
-        BadInput: more than the model can.
-    """
-    if spec.max_length is not None and spec.max_length > language.max_length:
-        what = f"max_length is {spec.max_length}, and the base model takes {language.max_length} tokens"
-        raise BadInput("BAD_SETTING", what, f"at most {language.max_length}")
-    return spec.max_length or language.max_length
 
 
 def make_examples(spec: PretrainSpec, language: LanguageModel, corpus: Corpus, length: int, run: Run) -> LanguageExamples:
