@@ -103,8 +103,8 @@ class Bases:
 
         Args:
             uri: what ``resolve`` returned.
-            destination: folder that is not there yet. It gets the files of a base that is elsewhere, as hard links into the
-                cache, so that none can vanish while it is used; a folder of this machine is used where it is.
+            destination: folder that is not there yet. It gets the files as hard links into the cache, so that none can vanish
+                or change while it is used, those of a folder of this machine too.
 
         Raises:
             BadInput: it holds no safetensors weights, or is no longer what was pinned.
@@ -112,8 +112,7 @@ class Bases:
         scheme, rest = split_uri(uri)
         bare, _, pin = rest.partition("#")
         if scheme in ("file", "package"):
-            folder = _local_folder(scheme, bare, uri)
-            return _pinned(BaseModel(folder, digest_folder(folder), uri), pin)
+            return self._copy(_local_folder(scheme, bare, uri), pin, uri, destination)
         listing = self.cache.folder / "bases" / f"{hashlib.sha256(uri.encode()).hexdigest()}.json"
         if (files := self._cached(listing, destination)) is None:
             shutil.rmtree(destination, ignore_errors=True)
@@ -145,9 +144,6 @@ class Bases:
         if not holds_adapters(folder):
             return
 
-        def copy(file: str, path: Path) -> None:
-            shutil.copyfile(base.folder / file, path)
-
         known, beside = self._models().manifest(name, version)["facts"].get("base") or {}, folder / ADAPTER_BASE
         uri, wanted = str(known.get("uri", "")), known.get("digest")
         try:
@@ -156,8 +152,23 @@ class Bases:
             raise _no_base(error.code, name, version, str(error).partition(" — ")[0]) from None
         if base.digest != wanted:
             raise _no_base("BASE_CHANGED", name, version, f"{uri} has digest {base.digest[:12]} now, and had {str(wanted)[:12]}")
-        if base.folder != beside:
-            self._lay_down(_files(base.folder), beside, copy)
+
+    def _copy(self, folder: Path, pin: str, uri: str, destination: Path) -> BaseModel:
+        """Lay down the files of a folder of this machine as they were when they were hashed."""
+        files = _files(folder)
+        digest = _digest(files)
+        if not digest.startswith(pin):
+            raise _changed(uri, "files")
+
+        known = dict(files)
+
+        def copy(name: str, path: Path) -> None:
+            shutil.copyfile(folder / name, path)
+            if sha256_of(path) != known[name]:
+                raise _changed(uri, "files")
+
+        self._lay_down(files, destination, copy)
+        return BaseModel(destination, digest, uri)
 
     def _cached(self, listing: Path, destination: Path) -> list[list[str]] | None:
         """Lay down what was downloaded before; None where a file of it is gone or damaged."""
@@ -277,12 +288,6 @@ def _files(folder: Path, uri: str | None = None) -> list[list[str]]:
     if not any(path.suffix == ".safetensors" for path in files):
         raise no_safetensors(folder, uri)
     return [[path.relative_to(folder).as_posix(), sha256_of(path)] for path in files]
-
-
-def _pinned(base: BaseModel, pin: str) -> BaseModel:
-    if pin and not base.digest.startswith(pin):
-        raise _changed(base.uri, "files")
-    return base
 
 
 def _changed(uri: str, what: str) -> BadInput:

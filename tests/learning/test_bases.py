@@ -10,6 +10,7 @@ import httpx
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
+from transfer_learning import bases as bases_module
 from transfer_learning.bases import Bases, digest_folder
 from transfer_learning.errors import BadInput, StoreUnreachable
 from transfer_learning.model_files import is_wanted
@@ -49,6 +50,38 @@ def test_a_folder_that_changes_after_it_was_pinned_is_refused(tmp_path, model_fo
         BadInput, match=r"^BASE_CHANGED file://.*the files are no longer those that were pinned — plan the run again$"
     ):
         bases.fetch(pinned, tmp_path / "base")
+
+
+def test_a_folder_that_changes_later_is_used_as_it_was(tmp_path, model_folder):
+    bases = Bases(cache=Cache(tmp_path / "cache"))
+    base = bases.fetch(f"file://{model_folder}", tmp_path / "base")
+
+    (model_folder / "model.safetensors").write_bytes(b"weightz")
+
+    assert digest_folder(base.folder) == base.digest
+    assert bases.fetch(f"file://{model_folder}", tmp_path / "again").digest != base.digest
+
+
+def test_a_folder_that_changes_while_it_is_copied_is_refused(tmp_path, model_folder, monkeypatch):
+    copy = bases_module.shutil.copyfile
+
+    def changed(source, target):
+        source.write_bytes(b"other")
+        return copy(source, target)
+
+    monkeypatch.setattr(bases_module.shutil, "copyfile", changed)
+
+    with pytest.raises(BadInput, match=r"^BASE_CHANGED file://.*the files are no longer those that were pinned"):
+        Bases(cache=Cache(tmp_path / "cache")).fetch(f"file://{model_folder}", tmp_path / "base")
+
+
+def test_what_a_link_out_of_the_folder_leads_to_is_no_part_of_a_base_and_nobody_reads_it(tmp_path, model_folder):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (model_folder / "tokenizer.json").symlink_to(tmp_path / "tokenizer.json")
+
+    base = Bases(cache=Cache(tmp_path / "cache")).fetch(f"file://{model_folder}", tmp_path / "base")
+
+    assert not (base.folder / "tokenizer.json").exists()
 
 
 def test_code_and_pickles_are_no_part_of_a_base(model_folder):
@@ -335,6 +368,7 @@ class TestS3:
 def test_a_folder_uri_may_hold_escaped_characters_and_is_absolute(tmp_path, model_folder):
     named = model_folder.rename(tmp_path / "my model")
 
-    assert Bases(cache=Cache(tmp_path / "cache")).fetch(named.as_uri(), tmp_path / "base").folder == named
+    base = Bases(cache=Cache(tmp_path / "cache")).fetch(named.as_uri(), tmp_path / "base")
+    assert base.digest == digest_folder(named)
     with pytest.raises(BadInput, match=r"^BAD_BASE file://models/x a file:// base is an absolute path — write file:///folder$"):
         Bases(cache=Cache(tmp_path / "cache")).resolve("file://models/x")
