@@ -22,6 +22,15 @@ import difflib
 from collections.abc import Iterable
 from typing import Self
 
+NO_MEMORY = (
+    "out of memory",  # torch, on an accelerator
+    "not enough memory",  # torch, on the host
+    "allocate memory",  # the kernel
+    "bad_alloc",  # C++
+    "could not create a primitive",  # oneDNN, which says no more than that
+)
+"""What libraries say when memory runs out and the error has no type of its own."""
+
 
 class TransferLearningError(Exception):
     """Base of all errors of this project; ``exit_code`` is what a process ends with."""
@@ -122,6 +131,12 @@ class ObjectMissing(StoreError):
 
 class PreconditionFailed(StoreError):
     """The object was written by somebody else first."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, on an accelerator or on the host; torch's own type is known by name, to stay torch-free."""
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or any(text in str(error).lower() for text in NO_MEMORY)
 
 
 def one_line(text: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 from transfer_learning import child, specs
 from transfer_learning.disk import room_for
-from transfer_learning.errors import BadInput, HostOutOfMemory, TransferLearningError, nearest, one_line
+from transfer_learning.errors import BadInput, HostOutOfMemory, TransferLearningError, is_out_of_memory, nearest, one_line
 from transfer_learning.hashes import sha256_of
 from transfer_learning.settings import Settings
 from transfer_learning.stage import Run, Stage
@@ -110,17 +110,17 @@ def run_stage(job: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, A
     run.listen_for_stop()
     out = Path(job["out"])
     out.mkdir(parents=True, exist_ok=True)
-    stage = import_stage(job["stage"])
     inputs = {role: [Path(folder) for folder in folders] for role, folders in job["inputs"].items()}
     try:
+        stage = import_stage(job["stage"])
         with _all_or_nothing(out), room_for(out):
             return stage(spec, inputs, out, run), run.numerics
-    except MemoryError:
+    except Exception as error:
+        if isinstance(error, TransferLearningError) or not is_out_of_memory(error):
+            raise
         limit = (job.get("limits") or {}).get("memory_mb")
-        within = f"the limit of {limit} MiB" if limit else "this machine's memory"
-        raise HostOutOfMemory(
-            f"OUT_OF_MEMORY stage {job['stage']} needs more than {within} — raise memory_limit_mb or send less"
-        ) from None
+        within = f"the limit of {limit} MiB — raise memory_limit_mb" if limit else "this machine's memory — take a larger one"
+        raise HostOutOfMemory(f"OUT_OF_MEMORY stage {job['stage']} needs more than {within} or send less") from error
 
 
 def import_stage(name: str) -> Stage:

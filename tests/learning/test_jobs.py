@@ -50,6 +50,11 @@ def test_a_finished_job_returns_metrics_files_and_numerics(tmp_path):
         ("abort", Crashed, r"^CRASHED stage pull_dataset ended with SIGABRT; its last lines: .*last words"),
         ("kill", HostOutOfMemory, r"^KILLED stage pull_dataset: SIGKILL from outside"),
         ("diverge", Diverged, r"^DIVERGED loss is NaN at step 7$"),
+        (
+            "onednn",
+            HostOutOfMemory,
+            r"^OUT_OF_MEMORY stage pull_dataset needs more than this machine's memory — take a larger one or",
+        ),
         ("network", Crashed, r"^PermissionError: a stage runs without network: connection to '192\.0\.2\.1' refused$"),
         ("datagram", Crashed, r"^PermissionError: a stage runs without network: connection to '192\.0\.2\.1' refused$"),
     ],

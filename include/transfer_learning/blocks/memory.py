@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from transfer_learning.errors import OutOfMemory
+from transfer_learning.errors import OutOfMemory, is_out_of_memory
 
 
 def in_halves(compute: Callable[[Sequence[int]], torch.Tensor], rows: Sequence[int]) -> torch.Tensor:
@@ -24,9 +24,3 @@ def in_halves(compute: Callable[[Sequence[int]], torch.Tensor], rows: Sequence[i
         raise OutOfMemory("OUT_OF_MEMORY a single row does not fit — lower max_length or use a smaller base model")
     middle = len(rows) // 2
     return torch.cat([in_halves(compute, half) for half in (rows[:middle], rows[middle:])])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out, on an accelerator or on the host."""
-    text = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in text or "allocate memory" in text

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from transfer_learning.blocks.batching import epoch_batches, length_batches
 from transfer_learning.blocks.dropout import quick_dropout
-from transfer_learning.blocks.memory import in_halves, is_out_of_memory
+from transfer_learning.blocks.memory import in_halves
 from transfer_learning.blocks.schedules import Schedule, warmup_and_decay
-from transfer_learning.errors import Diverged, OutOfMemory
+from transfer_learning.errors import Diverged, OutOfMemory, is_out_of_memory
 from transfer_learning.stage import Run
 
 HALVINGS = 4

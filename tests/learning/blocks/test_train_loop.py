@@ -186,6 +186,19 @@ def test_after_four_halvings_it_ends_with_one_line() -> None:
     assert network.sizes == [12, 12, 12, 8, 4]
 
 
+@pytest.mark.parametrize(
+    "text", ["could not create a primitive", "std::bad_alloc", "unable to mmap: Cannot allocate memory (12)"]
+)
+def test_lack_of_memory_is_known_by_what_the_libraries_say(text: str) -> None:
+    network = Network()
+    network.most_rows, network.error = 2, RuntimeError(text)
+    state = State(micro_batch=4)
+
+    optimizer_step(make_phase(network), state, [0, 1, 2, 3])
+
+    assert state.micro_batch == 2
+
+
 def test_another_error_is_not_taken_for_lack_of_memory() -> None:
     network = Network()
     network.most_rows, network.error = 0, RuntimeError("shapes do not match")
