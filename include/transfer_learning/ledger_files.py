@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from transfer_learning.errors import BadInput
 
 KEYS = ("row_key", "content_key")
+SCHEMA = pa.schema([(name, pa.binary(32)) for name in KEYS])
 
 
 def read_ledger(path: Path) -> pa.Table:
@@ -22,7 +23,7 @@ def read_ledger(path: Path) -> pa.Table:
         BadInput: it cannot be read, or lacks a key.
     """
     try:
-        return pq.ParquetFile(path).read(list(KEYS)).select(list(KEYS))
+        return pq.ParquetFile(path).read(list(KEYS)).select(list(KEYS)).cast(SCHEMA)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise BadInput("BAD_LEDGER", f"cannot be read: {error}", "publish the version again", file=path) from None
 

@@ -52,7 +52,7 @@ def test_a_finished_job_returns_metrics_files_and_numerics(tmp_path):
         ("diverge", Diverged, r"^DIVERGED loss is NaN at step 7$"),
         (
             "onednn",
-            HostOutOfMemory,
+            OutOfMemory,
             r"^OUT_OF_MEMORY stage pull_dataset needs more than this machine's memory — take a larger one or",
         ),
         ("network", Crashed, r"^PermissionError: a stage runs without network: connection to '192\.0\.2\.1' refused$"),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer_learning.ledger_files import KEYS, split
+from transfer_learning.errors import BadInput
+from transfer_learning.ledger_files import KEYS, read_ledger, split
 
 NUMBERS = st.frozensets(st.integers(0, 12))
 
@@ -65,6 +68,20 @@ def test_a_row_whose_text_was_changed_is_another_row() -> None:
     own, named = split(ledger(range(100)), [ledger(range(90), "corrected")])
 
     assert (own.num_rows, named) == (100, [])
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(32)])
+def test_a_ledger_is_read_as_one_kind_of_keys_whatever_it_was_written_as(tmp_path: Path, kind: pa.DataType) -> None:
+    pq.write_table(ledger(range(3)).cast(pa.schema([(name, kind) for name in KEYS])), tmp_path / "ledger.parquet")
+
+    assert read_ledger(tmp_path / "ledger.parquet") == ledger(range(3))
+
+
+def test_keys_of_another_length_are_one_line(tmp_path: Path) -> None:
+    pq.write_table(pa.table({name: [b"short"] for name in KEYS}), tmp_path / "ledger.parquet")
+
+    with pytest.raises(BadInput, match="^BAD_LEDGER .* cannot be read: "):
+        read_ledger(tmp_path / "ledger.parquet")
 
 
 def test_after_many_nights_there_are_few_parts_and_no_row_was_written_often() -> None:

@@ -118,9 +118,19 @@ class PartWriter:
         self.written: list[Part] = []
 
     def add(self, hashes: Hashes, features: torch.Tensor) -> None:
-        """Take the features of some rows, (rows, width)."""
+        """Take the features of some rows, (rows, width).
+
+        Raises:
+            BadInput: NaN or infinity, or what is that as float16.
+        """
+        with np.errstate(over="ignore"):  # told below
+            values = features.numpy().astype(self._dtype, copy=False)
+        if not np.isfinite(values).all():
+            narrow = self._dtype == np.float16 and bool(torch.isfinite(features).all())
+            what = "features above 65,504 do not fit into float16" if narrow else "the base model gives NaN or infinity"
+            raise BadInput("NOT_FINITE", what, "set dtype='float32'" if narrow else "use another one, or precision='fp32'")
         self._hashes.append(hashes)
-        self._features.append(features.numpy().astype(self._dtype, copy=False))
+        self._features.append(values)
         if sum(values.nbytes for values in self._features) >= PART_BYTES or time.monotonic() - self._opened >= PART_SECONDS:
             self.close_part()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from transfer_learning.blocks.rows import Rows
 from transfer_learning.errors import BadInput
-from transfer_learning.ledger_files import KEYS, read_ledger
+from transfer_learning.ledger_files import KEYS, SCHEMA, read_ledger
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ def write_ledger(path: Path, parts: Sequence[Rows]) -> None:
     """
     read = [(rows.row_keys, contents) for rows in parts for contents in (rows.content_keys, rows.input_keys())]
     pairs = sorted({pair for row_keys, contents in read for pair in zip(row_keys, contents, strict=True)})
-    columns = [pa.array([pair[place] for pair in pairs], type=pa.binary(32)) for place in range(len(KEYS))]
-    pq.write_table(pa.table(columns, names=list(KEYS)), path)
+    columns = [pa.array([pair[place] for pair in pairs], kind) for place, kind in enumerate(SCHEMA.types)]
+    pq.write_table(pa.table(columns, schema=SCHEMA), path)
 
 
 def drop_known(rows: Rows, candidate: Sequence[Path], champion: Sequence[Path]) -> tuple[Rows, Dropped]:

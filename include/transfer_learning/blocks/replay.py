@@ -53,8 +53,9 @@ def mix(
     """Return all new rows with so many older ones that these are ``share`` of the whole.
 
     Older is what stands in a ledger of the version that training starts from, corrected labels included, and every row of
-    ``older`` that is not in ``train``, nor in ``validation`` by key or content. Where no row is new, all are taken. A row's place
-    in the draw depends on nothing but its key and the seed.
+    ``older`` that is not in ``train``, nor in ``validation`` by key or content. Where no row is new, all are taken; where all
+    that would train has one label, an older row of another one comes with it. A row's place in the draw depends on nothing but
+    its key and the seed.
 
     Args:
         train: rows of the dataset.
@@ -80,8 +81,10 @@ def mix(
         return _in_order(pool), Mixture(0, len(pool), len(pool))
     wanted = min(len(pool), round(share / (1 - share) * len(new)))
     draw = sorted(range(len(pool)), key=lambda place: place_in_draw(pool.row_keys[place], seed))
-    drawn = pool.select(np.array(draw[:wanted], dtype=np.int64))
-    return _in_order(concat(new, drawn)), Mixture(len(new), wanted, len(pool))
+    drawn, left = draw[:wanted], draw[wanted:] if share else []
+    labels = {*new.labels, *(pool.labels[place] for place in drawn)}
+    drawn += [place for place in left if pool.labels[place] not in labels][:1] if len(labels) == 1 else []
+    return _in_order(concat(new, pool.select(np.array(drawn, dtype=np.int64)))), Mixture(len(new), len(drawn), len(pool))
 
 
 def _in_order(rows: Rows) -> Rows:

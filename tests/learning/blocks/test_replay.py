@@ -93,6 +93,16 @@ def test_older_rows_that_are_to_judge_do_not_train():
     assert mixture.of == 20
 
 
+@pytest.mark.parametrize(("share", "labels"), [(0.5, 2), (0.0, 1)])
+def test_few_new_rows_of_one_label_get_an_older_row_of_another_one(tmp_path, share, labels):
+    known = ledger(tmp_path / "ledger", range(60))
+    for new in range(60, 72):
+        found, mixture = mix(rows([*range(60), new]), None, known, share, seed=0)
+
+        assert len(set(found.labels)) >= labels
+        assert mixture.older == len(found) - 1 <= 2
+
+
 def test_where_no_row_is_new_all_train(tmp_path):
     found, mixture = mix(rows(range(30)), None, ledger(tmp_path / "ledger", range(30)), 0.5, seed=0)
 
