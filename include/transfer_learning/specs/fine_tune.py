@@ -145,7 +145,7 @@ class FineTuneSpec(Settings):
         """
         if given := self._given("layer", "normalize", "classifier"):
             what = f"with {where} the model's own head trains, which takes no {' and no '.join(given)}"
-            raise BadInput("BAD_SETTING", what, "leave them out, or take another pooling")
+            raise BadInput("BAD_SETTING", what, "leave them out")
 
     @property
     def goes_on(self) -> bool:
