@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transfer_learning.errors import BadInput, nearest
 from transfer_learning.hashes import Hashes, from_fixed_binary, in_shard, joined
+from transfer_learning.parquet_files import readable, require_columns
 
 PART = re.compile(r"part-(?P<stem>(?P<precision>fp32|bf16)-(?P<sha256>[0-9a-f]{64}))\.parquet", re.ASCII)
 """Features of some rows: the arithmetic that made them, and the hash of the file."""
@@ -40,14 +39,6 @@ def wanted_hashes(files: Iterable[Path], shard: Sequence[int]) -> Hashes:
 
 
 def _input_hashes(path: Path) -> Hashes:
-    """Return the hashes of a snapshot's part; the words are those of ``blocks.rows``, which the parent never imports."""
-    column = "_input_hash"
-    try:
-        known = pq.read_schema(path).names
-        if column in known:
-            return read_hashes(path, column)
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput("BAD_PARQUET", f"cannot be read: {error}", "pull the dataset again", file=path) from None
-    shown = ", ".join(name for name in known if not name.startswith("_"))
-    what = f"there is no such column{nearest(column, known)}"
-    raise BadInput("MISSING_COLUMN", what, f"known: {shown}", file=path, column=column)
+    with readable(path):
+        require_columns(["_input_hash"], pq.read_schema(path).names, path)
+        return read_hashes(path, "_input_hash")

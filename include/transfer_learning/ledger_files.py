@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transfer_learning.errors import BadInput
+from transfer_learning.parquet_files import readable
 
 KEYS = ("row_key", "content_key")
 SCHEMA = pa.schema([(name, pa.binary(32)) for name in KEYS])
@@ -22,10 +22,8 @@ def read_ledger(path: Path) -> pa.Table:
     Raises:
         BadInput: it cannot be read, or lacks a key.
     """
-    try:
+    with readable(path, "BAD_LEDGER", "publish the version again"):
         return pq.ParquetFile(path).read(list(KEYS)).select(list(KEYS)).cast(SCHEMA)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise BadInput("BAD_LEDGER", f"cannot be read: {error}", "publish the version again", file=path) from None
 
 
 def split(ledger: pa.Table, parts: Sequence[pa.Table]) -> tuple[pa.Table, list[int]]:

@@ -113,7 +113,7 @@ class Adaptation:
     def _store_states(self) -> StateCache | None:
         """Compute the output of the frozen blocks once for each row, where that pays, and say why or why not."""
         tokens, width = self.forward.data.tokens, self.classifier.backbone.width
-        before = self._snapshot.facts["numerics"].get("state_cache") if self._snapshot else None
+        stored = self._snapshot.facts["numerics"] if self._snapshot else {}
         choice = state_cache.choose(
             self.spec,
             block=self._block,
@@ -121,11 +121,10 @@ class Adaptation:
             elements=len(tokens.ids) * width,
             precision=str(self.run.numerics["precision"]),
             folder=self._scratch,
-            before=before,
+            before=stored.get("state_cache"),
         )
-        found = {"state_cache": choice.dtype or "off"}
-        numerics.mark({"state_cache": before} if before else {}, found, self.run, self.spec.resume_elsewhere)
-        self.run.numerics |= found
+        self.run.numerics["state_cache"] = choice.dtype or "off"
+        numerics.mark(("state_cache",), stored, self.run, self.spec.resume_elsewhere)
         self.run.progress(phase="frozen blocks", stored=choice.dtype or "no", reason=choice.reason)
         if choice.dtype is None:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,30 +51,32 @@ def has_native_bf16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def repeat(stored: Mapping[str, Any], run: Run, elsewhere: str = "mark") -> None:
+def repeat(stored: Mapping[str, Any] | None, run: Run, elsewhere: str = "mark") -> None:
     """Make the choices of a checkpoint again: threads and precision; the machine's own facts stay as they are.
 
     Args:
-        stored: the numerics of the checkpoint.
+        stored: the numerics of the checkpoint; None on a first run.
         run: its numerics become those of the resumed run, and carry on what differed at earlier resumes.
         elsewhere: what to do on another kind of machine; see ``mark``.
 
     Raises:
         Stopped: as ``mark``.
     """
+    if stored is None:
+        return
     torch.set_num_threads(int(stored["threads"]))
     run.numerics |= {"threads": torch.get_num_threads(), "precision": stored["precision"]}
     if "resumed" in stored:
         run.numerics["resumed"] = list(stored["resumed"])
-    mark({name: stored[name] for name in MACHINE if name in stored}, run.numerics, run, elsewhere)
+    mark(MACHINE, stored, run, elsewhere)
 
 
-def mark(stored: Mapping[str, Any], now: Mapping[str, Any], run: Run, elsewhere: str) -> None:
-    """Say in the run's numerics what differs from a checkpoint's: the result may then not be bit-identical.
+def mark(names: Sequence[str], stored: Mapping[str, Any], run: Run, elsewhere: str) -> None:
+    """Say in the run's numerics which of these choices differ from a checkpoint's: the result may then not be bit-identical.
 
     Args:
-        stored: choices of the checkpoint.
-        now: these choices today, among others.
+        names: of the choices; those that the checkpoint does not know are left out.
+        stored: the numerics of the checkpoint.
         run: gets one sentence for each that differs; see ``notes``.
         elsewhere: what to do then: ``mark`` the model, or ``refuse``.
 
@@ -82,7 +84,11 @@ def mark(stored: Mapping[str, Any], now: Mapping[str, Any], run: Run, elsewhere:
         Stopped: something differs, and it shall be refused. Neither data nor settings are wrong and the checkpoint stays, so a
             retry that lands on a machine like the first goes on as if nothing had happened.
     """
-    found = [f"resumed with {name} {now[name]!r} after {value!r}" for name, value in stored.items() if value != now.get(name)]
+    found = [
+        f"resumed with {name} {run.numerics[name]!r} after {stored[name]!r}"
+        for name in names
+        if name in stored and stored[name] != run.numerics.get(name)
+    ]
     if found and elsewhere == "refuse":
         fix = "retry on a machine like the first, or set resume_elsewhere to 'mark'"
         raise Stopped(f"ELSEWHERE the training would be {', '.join(found)} — {fix}")

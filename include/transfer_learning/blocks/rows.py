@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from transfer_learning.blocks.data.hashing import content_key
-from transfer_learning.errors import BadInput, nearest
+from transfer_learning.errors import BadInput
 from transfer_learning.hashes import Hashes, fixed_binary, from_fixed_binary, joined
+from transfer_learning.parquet_files import readable, require_columns
 from transfer_learning.specs import TaskSpec
 
 T = TypeVar("T")
@@ -177,14 +178,12 @@ def read_texts(path: Path, task: TaskSpec, rows: int) -> Iterator[tuple[Hashes, 
         BadInput: a part that cannot be read, a missing column, or a text that is missing or of a wrong type.
     """
     columns = [*task.texts(), "_input_hash"]
-    try:
-        _require(columns, pq.read_schema(path).names, path)
+    with readable(path):
+        require_columns(columns, pq.read_schema(path).names, path)
         for batch in pq.ParquetFile(path).iter_batches(batch_size=rows, columns=columns):
             table = pa.Table.from_batches([batch])
             pairs = _texts(table, task.text_pair, path.parent.name) if task.text_pair else None
             yield from_fixed_binary(table["_input_hash"]), _texts(table, task.text, path.parent.name), pairs
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput("BAD_PARQUET", f"cannot be read: {error}", "pull the dataset again", file=path) from None
 
 
 def _read_parts(folders: Sequence[Path], columns: list[str], role: str) -> pa.Table:
@@ -194,30 +193,13 @@ def _read_parts(folders: Sequence[Path], columns: list[str], role: str) -> pa.Ta
         raise BadInput("NO_ROWS", f"{role}: {found}", "pull the dataset first")
     tables = []
     for path in parts:
-        try:
-            known = pq.read_schema(path).names
-            _require(columns, known, path)
+        with readable(path):
+            require_columns(columns, pq.read_schema(path).names, path)
             tables.append(pq.ParquetFile(path).read(columns=columns))
-        except (pa.ArrowException, OSError) as error:
-            raise BadInput("BAD_PARQUET", f"cannot be read: {error}", "pull the dataset again", file=path) from None
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise BadInput("SCHEMA", f"{role}: the parts disagree: {error}", "pull the dataset again", file=folders[0]) from None
-
-
-def _require(columns: Sequence[str], known: Sequence[str], path: Path) -> None:
-    for column in columns:
-        if column not in known:
-            raise BadInput(
-                "MISSING_COLUMN",
-                f"there is no such column{nearest(column, known)}",
-                f"known: {', '.join(name for name in known if not name.startswith('_'))}",
-                file=path,
-                column=column,
-            )
-        if known.count(column) > 1:
-            raise BadInput("DUPLICATE_COLUMN", "the column stands there twice", "name them apart", file=path, column=column)
 
 
 def _texts(table: pa.Table, column: str, role: str) -> list[str]:

@@ -64,7 +64,10 @@ def test_killed_at_random_moments_it_ends_bit_identical(
     job = Job(tmp_path, documents=40, validation=12, kind=kind)
     long = {**SETTINGS, **settings, "epochs": 70, "checkpoint_seconds": 0.15, "precision": "fp32", "task": TaskSpec()}
 
-    held(f"pretraining, {name.replace('_', ' ')}: {survive(job, PretrainSpec(**long), tmp_path, kills, 'pretrain')}")
+    whole, killed, done = survive(job, PretrainSpec(**long), tmp_path, kills, "pretrain")
+
+    assert killed == [whole] * len(killed)
+    held(f"pretraining, {name.replace('_', ' ')}: {done} kills in {len(killed)} runs, all equal")
 
 
 def test_a_checkpoint_of_the_warm_up_holds_the_head_alone(tmp_path: Path) -> None:

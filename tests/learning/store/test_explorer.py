@@ -33,7 +33,7 @@ def start() -> Iterator[World]:
 
 
 def test_the_schedule_that_is_asked_for_keeps_the_rules(start: World, request: pytest.FixtureRequest) -> None:
-    explore(request.config.getoption("--explorer-seed") or 0, start)
+    assert explore(request.config.getoption("--explorer-seed") or 0, start) > 0
 
 
 def test_a_seed_is_the_same_schedule_every_time(start: World) -> None:

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transfer_learning.blocks.rows import Rows, part_files, read_rows
 from transfer_learning.errors import BadInput
+from transfer_learning.parquet_files import readable
 from transfer_learning.specs import TaskSpec
 
 LONGEST_PIECE = 100_000
@@ -57,10 +57,11 @@ def read_corpus(folders: Sequence[Path], task: TaskSpec, *, role: str = "train")
 
 
 def _rows_in(folders: Sequence[Path]) -> int:
-    try:
-        return sum(pq.read_metadata(path).num_rows for path in part_files(folders))
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput("BAD_PARQUET", f"cannot be read: {error}", "pull the dataset again", file=folders[0]) from None
+    rows = 0
+    for path in part_files(folders):
+        with readable(path):
+            rows += pq.read_metadata(path).num_rows
+    return rows
 
 
 def pieces(document: str) -> Iterator[str]:
