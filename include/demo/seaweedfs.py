@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 REGION = "us-east-1"
 START_SECONDS = 60.0
+STARTS = 3
 SERVICES = ("s3", "master", "volume", "filer", "admin")
 """Each listens on an HTTP and a gRPC port."""
 
@@ -60,20 +61,24 @@ class SeaweedFS:
         self.access_key = access_key or secrets.token_hex(10)
         self.secret_key = secret_key or secrets.token_hex(20)
         self.log = folder / "seaweedfs.log"
-        ports = free_ports(2 * len(SERVICES))
-        ports[0] = port or ports[0]
-        self._grpc_ports = dict(zip(SERVICES, ports[1::2], strict=True))
-        self.endpoint = f"http://{HOST}:{ports[0]}"
-        # Unix socket paths end at 108 characters, so they get a short folder of their own.
-        self._sockets = Path(tempfile.mkdtemp(prefix="weed-"))
-        self._process = self._start(ports)
-        try:
-            self._wait()
-            for bucket in buckets:
-                self.create_bucket(bucket)
-        except BaseException:
-            self.stop()
-            raise
+        for left in reversed(range(STARTS)):
+            ports = free_ports(2 * len(SERVICES))
+            ports[0] = port or ports[0]
+            self._grpc_ports = dict(zip(SERVICES, ports[1::2], strict=True))
+            self.endpoint = f"http://{HOST}:{ports[0]}"
+            # Unix socket paths end at 108 characters, so they get a short folder of their own.
+            self._sockets = Path(tempfile.mkdtemp(prefix="weed-"))
+            self._process = self._start(ports)
+            try:
+                self._wait()
+                for bucket in buckets:
+                    self.create_bucket(bucket)
+                break
+            except BaseException:
+                ended = self._process.poll() is not None
+                self.stop()
+                if not (ended and left):  # it ends where somebody took one of its ports before it did
+                    raise
 
     def __enter__(self) -> Self:
         return self

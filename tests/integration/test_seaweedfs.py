@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 
+from demo.loopback import HOST, free_ports
 from demo.seaweedfs import SeaweedFS
 
 pytestmark = pytest.mark.integration
@@ -29,6 +32,32 @@ def test_what_was_stored_is_there_after_a_kill_and_a_second_start(tmp_path: Path
 
     with SeaweedFS(tmp_path, buckets=["news"], access_key=first.access_key, secret_key=first.secret_key) as second:
         assert second.client().get_object(Bucket="news", Key="a")["Body"].read() == b"kept"
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody has."""
+    with socket.socket() as somebody:
+        somebody.bind((HOST, 0))
+        yield somebody.getsockname()[1]
+
+
+def test_a_port_that_somebody_took_first_is_replaced_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    chosen = iter([[taken, *free_ports(9)], free_ports(10)])
+    monkeypatch.setattr("demo.seaweedfs.free_ports", lambda count: next(chosen))
+
+    with SeaweedFS(tmp_path, buckets=["news"]) as server:
+        assert server.client().list_buckets()["Buckets"][0]["Name"] == "news"
+        assert server.endpoint != f"http://{HOST}:{taken}"
+
+
+def test_a_server_that_ends_each_time_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
+    monkeypatch.setattr("demo.seaweedfs.free_ports", lambda count: [taken] * count)
+
+    with pytest.raises(RuntimeError, match=r"did not answer .* \(the process ended with \d+; see .*/seaweedfs.log\)"):
+        SeaweedFS(tmp_path)
 
 
 def test_each_server_has_credentials_of_its_own(seaweedfs: SeaweedFS) -> None:

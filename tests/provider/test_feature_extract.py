@@ -218,6 +218,49 @@ def test_the_next_run_heals_a_set_whose_part_was_damaged(workplace, first_night,
     assert workplace.features(again) == first_night.features(first_night.ref)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_manifest_that_was_cut_short_is_written_again_and_nothing_is_computed(workplace, caplog, force):
+    [key] = [info.key for info in workplace.store.objects.list("features/sets/")]
+    whole = workplace.store.features.manifest(workplace.ref["digest"])
+    workplace.store.objects.put(key, workplace.store.objects.get(key).data[:-9])
+
+    again = workplace.extract(workplace.data, force=force)
+
+    assert again == workplace.ref
+    assert workplace.computed() == [0]
+    assert workplace.store.features.manifest(again["digest"]) == whole
+    assert force or any(line.startswith("FEATURES DAMAGED DAMAGED_DOCUMENT ") and key in line for line in caplog.messages)
+
+
+def test_an_index_that_names_other_rows_costs_one_extraction(workplace):
+    [key] = workplace.keys("index")
+    workplace.store.objects.put(key, bytes(32))
+
+    for _ in range(2):
+        again = workplace.extract(workplace.data, force=True)
+
+    assert again == workplace.ref
+    assert workplace.computed() == [again["rows"], 0]
+
+
+@pytest.mark.parametrize("lost", ["part", "index", "both"])
+def test_features_that_vanish_while_they_are_extracted_are_there_in_the_end(workplace, first_night, lost):
+    data = workplace.pull(ROWS + headlines(3, seed=2, first_id=500))
+    operator = workplace.operator(data)
+    run_job = operator.run_job
+
+    def vanishing(stage, *args, **options):
+        for key in [key for kind in ("part", "index") if lost in (kind, "both") for key in workplace.keys(kind)]:
+            workplace.store.objects.delete(key)
+        return run_job(stage, *args, **options)
+
+    operator.run_job = vanishing
+    ref, _ = Task().run(operator)
+
+    assert len(workplace.keys("part")) == len(workplace.keys("index")) == 2
+    assert workplace.features(first_night.ref).items() <= workplace.features(ref).items()
+
+
 def test_by_force_every_part_is_looked_at_again(workplace):
     [key] = workplace.keys("part")
     raw = workplace.store.objects.get(key).data

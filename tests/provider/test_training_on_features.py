@@ -14,6 +14,8 @@ from feature_workplace import EXACT, Workplace
 from tiny_pipeline import ROLES, headlines, write_base
 from transfer_learning.errors import HostOutOfMemory
 from transfer_learning.specs import FeatureSpec, FineTuneSpec
+from transfer_learning.store import documents, layout
+from transfer_learning.store.features import sealed
 
 PROBE = {"strategy": "linear_probe", **EXACT}
 
@@ -62,7 +64,8 @@ def features(workplace):
         manifest = workplace.store.features.manifest(workplace.ref["digest"])
         spec = manifest["spec"] | changes.pop("spec", {})
         digest = hashlib.sha256(json.dumps([spec, changes]).encode()).hexdigest()
-        workplace.store.features.publish(digest, manifest | {"spec": spec, "digest": digest} | changes)
+        changed = sealed(manifest | {"spec": spec, "digest": digest} | changes)
+        documents.create(workplace.store.objects, layout.feature_set_key(digest), changed)
         return workplace.ref | {"digest": digest, "shard": list(spec["shard"])}
 
     return publish

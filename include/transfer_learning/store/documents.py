@@ -38,11 +38,16 @@ class Document:
     etag: str
 
 
+class Damaged(BadInput):
+    """A document that is not JSON."""
+
+
 def read(objects: ObjectStore, key: str) -> Document | None:
     """Return the document, or None where there is none.
 
     Raises:
-        BadInput: it is not JSON, or of a format this release does not know.
+        Damaged: it is not JSON.
+        BadInput: it is of a format this release does not know.
         StoreUnreachable: no usable answer.
     """
     try:
@@ -132,7 +137,7 @@ def _parsed(objects: ObjectStore, key: str, stored: Stored) -> Document:
     try:
         body = json.loads(stored.data)
     except ValueError as error:
-        raise BadInput("DAMAGED_DOCUMENT", f"is not JSON ({error})", "restore it from a backup", file=uri) from error
+        raise Damaged("DAMAGED_DOCUMENT", f"is not JSON ({error})", "restore it from a backup", file=uri) from error
     found = body.get("format") if isinstance(body, dict) else None
     if found != FORMAT:
         raise BadInput(

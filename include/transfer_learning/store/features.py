@@ -7,6 +7,7 @@ hashes of its inputs, 32 bytes each, sorted: a part without its index is not loo
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +19,19 @@ import numpy as np
 from transfer_learning.errors import BadInput, ObjectMissing
 from transfer_learning.feature_files import PART, read_hashes
 from transfer_learning.hashes import Hashes, sha256_of
+from transfer_learning.settings import canonical_json
 from transfer_learning.store import documents, layout
 from transfer_learning.store.cache import Cache
+from transfer_learning.store.documents import Document
 from transfer_learning.store.files import DOWNLOADS, whole_file
 from transfer_learning.store.object_store import ObjectStore
 
 THREADS = 4
 WIDTH = 32
 """Bytes of a hash."""
+
+SEAL = "sha256"
+"""Field of a set's manifest with the hash of the others."""
 
 log = logging.getLogger(__name__)
 
@@ -84,49 +90,61 @@ class FeatureStore:
         )
         if sha256_of(path) != layout.feature_part_sha256(name):
             raise BadInput("HASH_MISMATCH", "the part is not what its name says", "extract the features again", file=path)
-        hashes = np.unique(read_hashes(path))
+        hashes = np.unique(read_hashes(path)).tobytes()
         size = path.stat().st_size
-        whole = self._size(part) == size and self._size(index) == hashes.nbytes
         damaged = self._objects.exists(damage)
-        if whole and not damaged:
+        if not damaged and self._size(part) == size and self._holds(index, hashes):
             return 0
         self._objects.upload(part, path)
-        self._objects.put(index, hashes.tobytes())
+        self._objects.put(index, hashes)
         if damaged:
             self._objects.delete(damage)
-        return size + hashes.nbytes
+        return size + len(hashes)
 
-    def publish(self, digest: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    def publish(self, digest: str, manifest: Mapping[str, Any], folders: Iterable[Path] = ()) -> dict[str, Any]:
         """Name the parts of one extraction, and return the manifest that stands.
 
-        Whoever comes first is adopted, unless one of the parts named there is gone or was found damaged meanwhile.
+        Whoever comes first is adopted, unless that manifest is damaged, or one of the parts named there is gone or damaged.
 
         Args:
             digest: fingerprint of the extraction.
             manifest: ``cache`` (the key), ``precision``, ``width``, ``rows``, ``parts`` and what else tells of it.
+            folders: with parts on this machine: those that the store lacks go up.
+
+        Raises:
+            ObjectMissing: a part is gone from the store, and is not on this machine.
         """
-        place = layout.feature_set_key(digest)
-        document, mine = documents.create(self._objects, place, manifest)
-        if not mine and not self._is_whole(document.body):
-            document, _ = documents.replace(self._objects, place, manifest, document.etag)
-        return documents.plain(document)
+        place, body = layout.feature_set_key(digest), sealed(manifest)
+        if lacking := self._lacking(manifest):
+            for path in (path for folder in folders for name in lacking if (path := folder / name).exists()):
+                self.put_part(manifest["cache"], path)
+            if lacking := self._lacking(manifest):
+                what = f"{lacking[0]} is gone from the store since it was found there; a retry computes its rows again"
+                raise ObjectMissing(what)
+        try:
+            document, mine = documents.create(self._objects, place, body)
+            if not mine and not self._stands(document):
+                document, _ = documents.replace(self._objects, place, body, document.etag)
+        except documents.Damaged:
+            document, _ = documents.replace(self._objects, place, body, self._objects.get(place).etag)
+        return _opened(document)
 
     def find(self, digest: str) -> dict[str, Any] | None:
         """Return the manifest of a set whose parts are all there, or None."""
-        document = documents.read(self._objects, layout.feature_set_key(digest))
-        return documents.plain(document) if document is not None and self._is_whole(document.body) else None
+        document = self._read(digest)
+        return _opened(document) if document is not None and self._stands(document) else None
 
     def manifest(self, digest: str) -> dict[str, Any]:
         """Return the manifest of a set.
 
         Raises:
-            BadInput: no such set.
+            BadInput: no such set, or it is damaged.
         """
-        document = documents.read(self._objects, layout.feature_set_key(digest))
-        if document is None:
+        document = self._read(digest)
+        if document is None or not _is_sealed(document):
             what = f"there are no features {digest[:12]} in this store"
             raise BadInput("NO_FEATURES", what, "run the extraction again", file=self._objects.uri)
-        return documents.plain(document)
+        return _opened(document)
 
     def fetch(self, digest: str, *, destination: Path, cache: Cache | None = None) -> Path:
         """Lay down every part of a set, verified; parts that another set has in common with it may be there already.
@@ -158,14 +176,41 @@ class FeatureStore:
             list(pool.map(lay_down, manifest["parts"]))
         return destination
 
-    def _is_whole(self, manifest: Mapping[str, Any]) -> bool:
-        """Return whether every part is there in its size and was not found damaged."""
+    def _read(self, digest: str) -> Document | None:
+        """Return what stands for a set; None where that is cut off: the log names it, the next extraction replaces it."""
+        place = layout.feature_set_key(digest)
+        try:
+            return documents.read(self._objects, place)
+        except documents.Damaged as damage:
+            log.warning("FEATURES DAMAGED %s", damage)
+            return None
+
+    def _stands(self, document: Document) -> bool:
+        """Return whether a set is as it was written, and so are its parts as far as a listing tells."""
+        return _is_sealed(document) and not self._lacking(document.body)
+
+    def _lacking(self, manifest: Mapping[str, Any]) -> list[str]:
+        """Return the names of a set's parts that are not there in their size, have no index, or were found damaged."""
+        if not manifest["parts"]:
+            return []
         key, stored = manifest["cache"], self._sizes(manifest["cache"])
-        return all(
-            stored.get(layout.feature_part_key(key, part["name"])) == part["bytes"]
-            and layout.feature_damage_key(key, part["name"]) not in stored
+        return [
+            part["name"]
             for part in manifest["parts"]
-        )
+            if stored.get(layout.feature_part_key(key, part["name"])) != part["bytes"]
+            or layout.feature_index_key(key, part["name"]) not in stored
+            or layout.feature_damage_key(key, part["name"]) in stored
+        ]
+
+    def _holds(self, place: str, data: bytes) -> bool:
+        """Return whether these bytes stand there; others in their place are named in the log."""
+        try:
+            found = self._objects.get(place).data == data
+        except ObjectMissing:
+            return False
+        if not found:
+            log.warning("FEATURES DAMAGED %s names other rows than its part holds: written again", self._objects.full_uri(place))
+        return found
 
     def _size(self, place: str) -> int | None:
         """Return the bytes of one object, or None without it; what else the key holds is not listed."""
@@ -216,6 +261,20 @@ class FeatureStore:
 
 class _Damaged(Exception):
     """A part, or its index, is not what was written."""
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest with the hash of itself, by which a changed byte is noticed."""
+    return {**manifest, SEAL: hashlib.sha256(canonical_json(manifest).encode()).hexdigest()}
+
+
+def _opened(document: Document) -> dict[str, Any]:
+    """Return what was sealed."""
+    return {name: value for name, value in documents.plain(document).items() if name not in (SEAL, "format")}
+
+
+def _is_sealed(document: Document) -> bool:
+    return bool(document.body.get(SEAL) == sealed(_opened(document))[SEAL])
 
 
 def _readable(key: str, stored: Iterable[str]) -> list[str]:

@@ -105,7 +105,7 @@ class FeatureExtractOperator(BaseModelOperator):
             parts = (part for folders in rows.values() for folder in folders for part in folder.glob("*.parquet"))
             wanted = wanted_hashes(parts, spec.shard)
             if not len(wanted):
-                return self.publish(store, digest, EMPTY, work, facts(key, spec, dataset, base))
+                return store.features.publish(digest, facts(key, spec, dataset, base) | EMPTY | {"digest": digest})
             store.features.stage(key, wanted, work / "cache", self.open_cache())
             self.check_stop()
             with PartUploads(work / "job" / "new_cache", functools.partial(store.features.put_part, key), self.stop) as uploads:
@@ -119,7 +119,9 @@ class FeatureExtractOperator(BaseModelOperator):
             self.check_stop()
             made = json.loads((job.out / "manifest.json").read_text(encoding="utf-8"))
             self.log.info("Features of %d inputs: %d computed, %d found", made["rows"], made["computed"], made["found"])
-            return self.publish(store, digest, made, work / "job" / "new_cache", facts(key, spec, dataset, base))
+            of_set = {name: made[name] for name in EMPTY}
+            folders = (work / "job" / "new_cache", work / "cache")
+            return store.features.publish(digest, facts(key, spec, dataset, base) | of_set | {"digest": digest}, folders)
 
     def fetch_rows(self, store: Store, spec: FeatureSpec, dataset: DatasetRef, destination: Path) -> dict[str, list[Path]]:
         """Bring the spec's splits onto this machine, and return the folders of each.
@@ -136,16 +138,6 @@ class FeatureExtractOperator(BaseModelOperator):
             what = f"snapshot {dataset.digest[:12]} of {dataset.name} has no row in {', '.join(spec.splits)}"
             raise BadInput("NO_ROWS", what, f"set splits; it has {', '.join(dataset.splits)}")
         return found
-
-    def publish(
-        self, store: Store, digest: str, made: Mapping[str, Any], parts: Path, facts: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Make sure of every new part, then name the set."""
-        for part in made["parts"]:
-            if (parts / part["name"]).exists():  # the others were found in the store
-                store.features.put_part(facts["cache"], parts / part["name"])
-        of_set = {name: made[name] for name in ("precision", "width", "rows", "parts")}
-        return store.features.publish(digest, {**facts, **of_set, "digest": digest})
 
 
 def facts(key: str, spec: FeatureSpec, dataset: DatasetRef, base: BaseModel) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -15,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from learning.store.faults import DyingObjectStore, FaultyObjectStore, Killed
-from transfer_learning.errors import BadInput, StoreUnreachable
+from transfer_learning.errors import BadInput, ObjectMissing, StoreUnreachable
 from transfer_learning.feature_files import read_hashes
 from transfer_learning.hashes import Hashes
+from transfer_learning.store import documents, layout
 from transfer_learning.store.cache import Cache
-from transfer_learning.store.features import FeatureStore
+from transfer_learning.store.features import FeatureStore, sealed
 from transfer_learning.store.garbage import collect
 from transfer_learning.store.object_store import MemoryObjectStore, ObjectInfo, ObjectStore, Stored
 
@@ -121,7 +123,7 @@ def test_what_a_part_looks_at_does_not_grow_with_the_parts_that_are_there(part: 
     again = [store.put_part(KEY, path) for path in parts]
 
     assert (first, again) == (0, [0] * 20)
-    assert counted.listed == 2 * 20
+    assert counted.listed == 20
 
 
 def test_an_uploader_killed_at_any_call_leaves_nothing_or_a_whole_part(tmp_path: Path, part: Callable[..., Path]) -> None:
@@ -196,6 +198,23 @@ def test_a_damaged_index_is_named_once_and_its_part_is_left_out(
     [line] = caplog.messages
     assert line == f"FEATURES DAMAGED {objects.uri}/{part_key(bad)} its index is damaged: its rows are computed again"
     assert len(store.stage(KEY, hashes([1, 2]), tmp_path / "healed")) == 2
+
+
+def test_an_index_that_names_other_rows_is_named_and_written_again_when_its_part_comes_back(
+    objects: ObjectStore, tmp_path: Path, part: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    store, path = FeatureStore(objects), part(1, 2)
+    store.put_part(KEY, path)
+    objects.put(index_key(path), hashes([3, 4]).tobytes())
+
+    missed = store.stage(KEY, hashes([1]), tmp_path / "missed")
+    uploaded = store.put_part(KEY, path)
+
+    assert (missed, uploaded) == ([], path.stat().st_size + 64)
+    assert store.stage(KEY, hashes([1]), tmp_path / "healed") == [path.name]
+    assert caplog.messages == [
+        f"FEATURES DAMAGED {objects.uri}/{index_key(path)} names other rows than its part holds: written again"
+    ]
 
 
 def test_bytes_that_change_once_on_their_way_harm_nothing(tmp_path: Path, part: Callable[..., Path]) -> None:
@@ -348,6 +367,76 @@ def test_a_set_that_lost_a_part_is_not_found(objects: ObjectStore, part: Callabl
     assert store.find(SET) is None
 
 
+@pytest.mark.parametrize("damage", ["cut", "missing", "without index"])
+def test_a_part_that_was_lost_before_its_set_is_named_comes_back_from_this_machine(
+    objects: ObjectStore, tmp_path: Path, part: Callable[..., Path], damage: str
+) -> None:
+    store, parts = FeatureStore(objects), [part(1), part(2)]
+    for path in parts:
+        store.put_part(KEY, path)
+    place, how = (index_key(parts[1]), "missing") if damage == "without index" else (part_key(parts[1]), damage)
+    spoil(objects, place, how)
+
+    store.publish(SET, manifest(*parts), [tmp_path / "elsewhere", parts[1].parent])
+
+    assert store.find(SET) is not None
+    assert sorted(path.name for path in store.fetch(SET, destination=tmp_path / "set").iterdir()) == sorted(
+        path.name for path in parts
+    )
+
+
+def test_a_set_is_not_named_without_its_parts(objects: ObjectStore, tmp_path: Path, part: Callable[..., Path]) -> None:
+    store, parts = FeatureStore(objects), [part(1), part(2)]
+    store.put_part(KEY, parts[0])
+
+    with pytest.raises(ObjectMissing, match=f"^{parts[1].name} is gone from the store .* a retry computes its rows again$"):
+        store.publish(SET, manifest(*parts), [tmp_path / "elsewhere"])
+
+    assert store.find(SET) is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "missing"])
+def test_a_damaged_manifest_is_no_set_and_the_next_extraction_replaces_it(
+    objects: ObjectStore, part: Callable[..., Path], caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    store, path, place = FeatureStore(objects), part(1), layout.feature_set_key(SET)
+    store.put_part(KEY, path)
+    published = store.publish(SET, manifest(path))
+    spoil(objects, place, damage)
+
+    found = store.find(SET)
+    with pytest.raises(BadInput, match="^NO_FEATURES .* run the extraction again$"):
+        store.manifest(SET)
+    replaced = store.publish(SET, manifest(path))
+
+    assert found is None
+    assert replaced == published == store.find(SET)
+    assert [line for line in caplog.messages if place in line] == caplog.messages
+    assert bool(caplog.messages) == (damage != "missing")
+
+
+def test_a_changed_byte_of_a_manifest_is_no_other_set(part: Callable[..., Path]) -> None:
+    objects, path, place = MemoryObjectStore(), part(1), layout.feature_set_key(SET)
+    store, outcomes = FeatureStore(objects), Counter[str]()
+    store.put_part(KEY, path)
+    published = store.publish(SET, manifest(path, spec={"pooling": "mean"}))
+    raw = objects.get(place).data
+
+    for number in range(len(raw)):
+        objects.put(place, raw[:number] + bytes([raw[number] ^ 1]) + raw[number + 1 :])
+        try:
+            found = store.find(SET)
+            assert found in (None, published)
+            assert store.publish(SET, published) == published == store.find(SET)
+            outcomes["whole" if found else "damaged"] += 1
+        except BadInput as error:  # the number of the format: perhaps of a later release, which is not written over
+            outcomes[error.code] += 1
+
+    assert outcomes["UNKNOWN_FORMAT"] <= len('"format":1')
+    assert outcomes["whole"] <= 32  # the nonce, which says only whose write it was
+    assert outcomes.total() == len(raw)
+
+
 def test_a_set_that_does_not_exist_is_one_line(objects: ObjectStore, tmp_path: Path) -> None:
     assert FeatureStore(objects).find(SET) is None
     with pytest.raises(
@@ -362,7 +451,8 @@ def test_a_set_that_does_not_exist_is_one_line(objects: ObjectStore, tmp_path: P
 )
 def test_a_set_whose_parts_would_leave_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     objects = MemoryObjectStore()
-    FeatureStore(objects).publish(SET, {"cache": KEY, "parts": [{"name": name, "bytes": 1}]})
+    hostile = sealed({"cache": KEY, "parts": [{"name": name, "bytes": 1}]})
+    documents.create(objects, layout.feature_set_key(SET), hostile)
 
     with pytest.raises(BadInput, match="^BAD_NAME"):
         FeatureStore(objects).fetch(SET, destination=tmp_path / "deep" / "features")
