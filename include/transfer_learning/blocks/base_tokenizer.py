@@ -64,15 +64,26 @@ def _unusable(folder: Path) -> BadInput:
     return BadInput("TOKENIZER", "has no vocabulary or no padding token", "add the model's tokenizer files", file=folder)
 
 
-def length_within(asked: int | None, limit: int) -> int:
+def length_within(asked: int | None, limit: int, tokenizer: Any, *, pairs: bool) -> int:
     """Return how many tokens inputs are cut to: as many as asked for, or as the model takes.
 
+    Args:
+        asked: number of tokens, or None.
+        limit: what the model takes.
+        tokenizer: of the model; adds tokens of its own to each input.
+        pairs: whether an input is two texts.
+
     Raises:
-        BadInput: more than the model takes.
+        BadInput: more than the model takes, or too few for a token of each text.
     """
-    if asked is not None and asked > limit:
+    if asked is None:
+        return limit
+    if asked > limit:
         raise BadInput("BAD_SETTING", f"max_length is {asked}, and the base model takes {limit} tokens", f"at most {limit}")
-    return asked or limit
+    own = tokenizer.num_special_tokens_to_add(pair=pairs)
+    if asked < (least := own + 1 + pairs):
+        raise BadInput("BAD_SETTING", f"max_length is {asked}, and {own} tokens are the tokenizer's own", f"at least {least}")
+    return asked
 
 
 def longest_input(model: Any, tokenizer: Any, reserved: int) -> int:

@@ -40,9 +40,9 @@ def tokenized(
     """Tokenise all rows and return them with the length that inputs are cut to.
 
     Raises:
-        BadInput: a length beyond what the model can.
+        BadInput: a length beyond what the model can, or too short for any text.
     """
-    longest = length_within(spec.max_length, base.max_length)
+    longest = length_within(spec.max_length, base.max_length, base.tokenizer, pairs=train.pairs is not None)
     parts = [train, *([validation] if validation else [])]
     texts = [text for rows in parts for text in rows.texts]
     seconds = [text for rows in parts for text in rows.pairs or []] if train.pairs is not None else None

@@ -114,7 +114,7 @@ def _compute(
     """Compute the missing rows, a window at a time, and return the width of the features and the tokens that were run."""
     device = str(run.numerics["device"])
     base = load_base(folder, [], "mean", seed=0)
-    longest = length_within(spec.max_length, base.max_length)
+    longest = length_within(spec.max_length, base.max_length, base.tokenizer, pairs=task.text_pair is not None)
     backbone = Backbone(base.model.to(device).eval())
     blocks = tuple(backbone.block_number(layer) for layer in spec.layers)
     extractor = Extractor(backbone, blocks, spec.pooling, spec.normalize)

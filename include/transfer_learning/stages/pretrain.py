@@ -63,7 +63,7 @@ def _learn_language(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> 
     start = start_language(spec, inputs, corpus, rows, run)
     numerics.repeat(start.snapshot.facts["numerics"] if start.snapshot else None, run, spec.resume_elsewhere)
     language = start.model
-    length = length_within(spec.max_length, language.max_length)
+    length = length_within(spec.max_length, language.max_length, language.tokenizer, pairs=spec.sentences is not None)
     language.model.to(run.numerics["device"])
 
     def examples(documents: Corpus) -> LanguageExamples:

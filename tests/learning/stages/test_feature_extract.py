@@ -120,6 +120,14 @@ def test_a_layer_that_is_not_there_is_one_line(extraction: Extraction, layer: in
         extraction.run(layers=(layer,))
 
 
+@pytest.mark.parametrize("pair", [None, "second"])
+def test_a_length_that_leaves_nothing_of_a_text_is_one_line(extraction: Extraction, pair: str | None) -> None:
+    extraction.give("train", make_rows(4), pairs=True)
+
+    with pytest.raises(BadInput, match="^BAD_SETTING max_length is 4, and 3 tokens" if pair else "^BAD_SETTING max_length is 2"):
+        extraction.run(max_length=4 if pair else 2, task=TaskSpec(text_pair=pair))
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.03)])
 def test_the_numbers_of_this_version_have_not_moved(extraction: Extraction, precision: str, tolerance: float) -> None:
     """When this turns red, raise NUMERICS_VERSIONS["feature_extract"]: stored features would be taken for others."""

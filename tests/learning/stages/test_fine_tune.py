@@ -197,6 +197,8 @@ def test_a_validation_label_without_training_rows_is_refused(job: Job) -> None:
     ("settings", "code"),
     [
         ({"max_length": POSITIONS + 1}, "BAD_SETTING"),
+        ({"max_length": 2}, "BAD_SETTING"),
+        ({"max_length": 4, "task": TaskSpec(text_pair="second")}, "BAD_SETTING"),
         ({"strategy": "probe_then_fine_tune", "unfreeze_blocks": 9}, "BAD_SETTING"),
         ({"pooling": "mean", "task": TaskSpec(text_pair="second")}, "BAD_SETTING"),
         ({"task": TaskSpec(text="texts")}, "MISSING_COLUMN"),
