@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks import comparisons, tuning, utilisation
-from benchmarks.corpora import articles, headlines
+from benchmarks.corpora import FEW_TEST_ROWS, articles, headlines
 from benchmarks.curves import learning_curves
 from benchmarks.language_model import language_model
 from benchmarks.nightly import nightly
@@ -29,7 +29,9 @@ Comparisons = dict[str, Callable[[], Iterable[Row]]]
 def small(bench: Bench) -> Comparisons:
     """Return the short part."""
     return {
-        "full_headlines": lambda: comparisons.full_fine_tuning(bench, 3, lambda seed: headlines(320, seed), epochs=4),
+        "full_headlines": lambda: comparisons.full_fine_tuning(
+            bench, 3, lambda seed: headlines(320, seed, FEW_TEST_ROWS), epochs=4
+        ),
         "cold_extraction": lambda: comparisons.cold_extraction(bench, 3),
         "incremental_extraction": lambda: comparisons.incremental_extraction(bench, 5),
         "uploaded_bytes": lambda: comparisons.uploaded_bytes(bench),
@@ -46,7 +48,9 @@ def whole(bench: Bench) -> Comparisons:
         "nightly": lambda: nightly(bench),
         "training_utilisation": lambda: utilisation.of_fine_tuning(bench, 3),
         "top_blocks": lambda: comparisons.top_blocks(bench, 3),
-        "full_articles": lambda: comparisons.full_fine_tuning(bench, 3, lambda seed: articles(480, seed), epochs=1),
+        "full_articles": lambda: comparisons.full_fine_tuning(
+            bench, 3, lambda seed: articles(480, seed, FEW_TEST_ROWS), epochs=1
+        ),
         "few_labels": lambda: tuning.few_labels(bench, {8: 20, 16: 20, 64: 8}),
         "tuned_headlines": lambda: tuning.tuned_trainer(
             bench, lambda seed: headlines(320, seed, tuning.JUDGED_ON), 1.5, **headlines_grid

@@ -20,6 +20,8 @@ from transfer_learning.blocks.data import hashing
 from transfer_learning.hashes import fixed_binary
 
 TEST_ROWS = 500
+FEW_TEST_ROWS = 16
+"""Where only the time counts, and nothing is said of how right a model is."""
 
 SMALLEST_CLASS = 0.02
 """Share of the rows below which a class is left out: so few labels hold none of it."""
@@ -65,9 +67,9 @@ def headlines(labelled: int, draw: int, test_rows: int = TEST_ROWS) -> Corpus:
     return _drawn(f"headlines, {labelled} labels", _news("headlines"), labelled, draw, max_length=64, test_rows=test_rows)
 
 
-def articles(labelled: int, draw: int) -> Corpus:
+def articles(labelled: int, draw: int, test_rows: int = TEST_ROWS) -> Corpus:
     """Return whole BBC News articles, cut to 256 tokens."""
-    return _drawn(f"articles, {labelled} labels", _news("articles"), labelled, draw, max_length=256)
+    return _drawn(f"articles, {labelled} labels", _news("articles"), labelled, draw, max_length=256, test_rows=test_rows)
 
 
 def tabulated(folder: Path, name: str, labelled: int, draw: int) -> Corpus:
