@@ -123,7 +123,7 @@ class FeatureStore:
                 raise ObjectMissing(what)
         try:
             document, mine = documents.create(self._objects, place, body)
-            if not mine and not self._stands(document):
+            if not mine and (not _is_sealed(document) or self._lacking(document.body)):
                 document, _ = documents.replace(self._objects, place, body, document.etag)
         except documents.Damaged:
             document, _ = documents.replace(self._objects, place, body, self._objects.get(place).etag)
@@ -131,8 +131,8 @@ class FeatureStore:
 
     def find(self, digest: str) -> dict[str, Any] | None:
         """Return the manifest of a set whose parts are all there, or None."""
-        document = self._read(digest)
-        return _opened(document) if document is not None and self._stands(document) else None
+        manifest = self._read(digest)
+        return manifest if manifest is not None and not self._lacking(manifest) else None
 
     def manifest(self, digest: str) -> dict[str, Any]:
         """Return the manifest of a set.
@@ -140,11 +140,11 @@ class FeatureStore:
         Raises:
             BadInput: no such set, or it is damaged.
         """
-        document = self._read(digest)
-        if document is None or not _is_sealed(document):
+        manifest = self._read(digest)
+        if manifest is None:
             what = f"there are no features {digest[:12]} in this store"
             raise BadInput("NO_FEATURES", what, "run the extraction again", file=self._objects.uri)
-        return _opened(document)
+        return manifest
 
     def fetch(self, digest: str, *, destination: Path, cache: Cache | None = None) -> Path:
         """Lay down every part of a set, verified; parts that another set has in common with it may be there already.
@@ -176,18 +176,18 @@ class FeatureStore:
             list(pool.map(lay_down, manifest["parts"]))
         return destination
 
-    def _read(self, digest: str) -> Document | None:
-        """Return what stands for a set; None where that is cut off: the log names it, the next extraction replaces it."""
+    def _read(self, digest: str) -> dict[str, Any] | None:
+        """Return the manifest of a set, or None; one that is damaged is named in the log, and the next extraction replaces it."""
         place = layout.feature_set_key(digest)
         try:
-            return documents.read(self._objects, place)
+            document = documents.read(self._objects, place)
         except documents.Damaged as damage:
             log.warning("FEATURES DAMAGED %s", damage)
             return None
-
-    def _stands(self, document: Document) -> bool:
-        """Return whether a set is as it was written, and so are its parts as far as a listing tells."""
-        return _is_sealed(document) and not self._lacking(document.body)
+        if document is not None and not _is_sealed(document):
+            log.warning("FEATURES DAMAGED %s is not as this release writes it", self._objects.full_uri(place))
+            return None
+        return None if document is None else _opened(document)
 
     def _lacking(self, manifest: Mapping[str, Any]) -> list[str]:
         """Return the names of a set's parts that are not there in their size, have no index, or were found damaged."""

@@ -415,7 +415,7 @@ def test_a_damaged_manifest_is_no_set_and_the_next_extraction_replaces_it(
     assert bool(caplog.messages) == (damage != "missing")
 
 
-def test_a_changed_byte_of_a_manifest_is_no_other_set(part: Callable[..., Path]) -> None:
+def test_a_changed_byte_of_a_manifest_is_no_other_set(part: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     objects, path, place = MemoryObjectStore(), part(1), layout.feature_set_key(SET)
     store, outcomes = FeatureStore(objects), Counter[str]()
     store.put_part(KEY, path)
@@ -435,6 +435,7 @@ def test_a_changed_byte_of_a_manifest_is_no_other_set(part: Callable[..., Path])
     assert outcomes["UNKNOWN_FORMAT"] <= len('"format":1')
     assert outcomes["whole"] <= 32  # the nonce, which says only whose write it was
     assert outcomes.total() == len(raw)
+    assert len([line for line in caplog.messages if "FEATURES DAMAGED" in line and place in line]) == outcomes["damaged"]
 
 
 def test_a_set_that_does_not_exist_is_one_line(objects: ObjectStore, tmp_path: Path) -> None:
