@@ -18,6 +18,9 @@ from transfer_learning.store.files import check_sha256, whole_file
 
 ABANDONED_SECONDS = 24 * 3600.0
 """Unfinished files older than this were left by a process that was killed."""
+TRIES = 5
+"""Somebody may delete the folder while a file is laid down."""
+
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 
 
@@ -47,15 +50,22 @@ class Cache:
         Raises:
             BadInput: the download has another hash, or the disk is full.
         """
-        path = self.folder / sha256[:2] / check_sha256(sha256)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock(sha256[:2]):
-            if not (path.exists() and sha256_of(path) == sha256):
-                _download(path, sha256, download)
-            os.utime(path)  # when it was last used: many machines keep no access times
-            if link is not None:
-                _link(path, link)
-        self._shrink(keep=path)
+        path = self.folder / check_sha256(sha256)[:2] / sha256
+        for left in reversed(range(TRIES)):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with self._lock(sha256[:2]):
+                    if not (path.exists() and sha256_of(path) == sha256):
+                        _download(path, sha256, download)
+                    os.utime(path)  # when it was last used: many machines keep no access times
+                    if link is not None:
+                        _link(path, link)
+                break
+            except (FileNotFoundError, FileExistsError):  # the second is what mkdir says when a folder goes under its hands
+                if not left:
+                    raise
+        with contextlib.suppress(FileNotFoundError):
+            self._shrink(keep=path)
         return link or path
 
     def _shrink(self, keep: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,6 +116,29 @@ def test_a_linked_file_stays_when_its_entry_is_evicted(tmp_path: Path) -> None:
     assert linked == tmp_path / "model.safetensors"
     assert linked.read_bytes() == b"first"
     assert cached_files(tmp_path / "cache") == [second.sha256]
+
+
+@pytest.mark.parametrize("writes_first", [False, True])
+def test_a_file_is_laid_down_though_somebody_deletes_the_cache_meanwhile(tmp_path: Path, writes_first: bool) -> None:
+    source, deletions = Source(b"weights"), iter(range(2))
+
+    def deleted_twice(path: Path) -> None:
+        if writes_first:
+            source(path)
+        if next(deletions, None) is not None:
+            shutil.rmtree(tmp_path / "cache")
+        if not writes_first:
+            source(path)
+
+    laid = Cache(tmp_path / "cache", max_bytes=1).fetch(source.sha256, deleted_twice, link=tmp_path / "laid")
+
+    assert laid.read_bytes() == b"weights"
+    assert cached_files(tmp_path / "cache") == [source.sha256]
+
+
+def test_what_is_missing_for_good_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Cache(tmp_path / "cache").fetch(sha256(b""), lambda path: Path(path, "nowhere").write_bytes(b""))
 
 
 def test_unfinished_files_of_a_killed_process_go_after_a_day(tmp_path: Path) -> None:
