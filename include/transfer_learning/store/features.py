@@ -7,6 +7,7 @@ hashes of its inputs, 32 bytes each, sorted: a part without its index is not loo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping
@@ -179,15 +180,15 @@ class FeatureStore:
     def _read(self, digest: str) -> dict[str, Any] | None:
         """Return the manifest of a set, or None; one that is damaged is named in the log, and the next extraction replaces it."""
         place = layout.feature_set_key(digest)
-        try:
+        with contextlib.suppress(documents.Damaged):
             document = documents.read(self._objects, place)
-        except documents.Damaged as damage:
-            log.warning("FEATURES DAMAGED %s", damage)
-            return None
-        if document is not None and not _is_sealed(document):
-            log.warning("FEATURES DAMAGED %s is not as this release writes it", self._objects.full_uri(place))
-            return None
-        return None if document is None else _opened(document)
+            if document is None:
+                return None
+            if _is_sealed(document):
+                return _opened(document)
+        what = "is not as this release writes it: the next extraction writes it again"
+        log.warning("FEATURES DAMAGED %s %s", self._objects.full_uri(place), what)
+        return None
 
     def _lacking(self, manifest: Mapping[str, Any]) -> list[str]:
         """Return the names of a set's parts that are not there in their size, have no index, or were found damaged."""
