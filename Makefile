@@ -58,7 +58,7 @@ bench: $(STAMP) $(PEERS) ## Compare speed and quality with Trainer, SentenceTran
 	@$(if $(FRESH),rm -rf .bench)
 	@cd tests && ../$(BIN)/python -m benchmarks --peer-python ../.venv-bench/bin/python $(if $(ONLY),--only $(ONLY))
 
-bench-small: $(STAMP) $(PEERS) ## The short part of it, about 10 minutes.
+bench-small: $(STAMP) $(PEERS) ## The short part of it, 10 to 11 minutes.
 	@cd tests && ../$(BIN)/python -m benchmarks --peer-python ../.venv-bench/bin/python --small
 
 lint: $(STAMP) ## ruff, mypy --strict, import contracts.
