@@ -6,8 +6,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import airflow
-import jsonschema
 from airflow.sdk import BaseHook, BaseOperator
+from jsonschema.validators import validator_for
 
 from airflow_transfer_learning import operators
 from airflow_transfer_learning.provider_info import get_provider_info
@@ -16,7 +16,7 @@ from airflow_transfer_learning.provider_info import get_provider_info
 def test_the_provider_info_follows_airflows_schema():
     schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
 
-    jsonschema.validate(get_provider_info(), schema)
+    assert list(validator_for(schema)(schema).iter_errors(get_provider_info())) == []
 
 
 def test_every_named_module_and_class_exists():
