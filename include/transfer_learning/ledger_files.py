@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transfer_learning.parquet_files import readable
+from transfer_learning.parquet_files import readable, require_columns
 
 KEYS = ("row_key", "content_key")
 SCHEMA = pa.schema([(name, pa.binary(32)) for name in KEYS])
@@ -23,6 +23,7 @@ def read_ledger(path: Path) -> pa.Table:
         BadInput: it cannot be read, or lacks a key.
     """
     with readable(path, "BAD_LEDGER", "publish the version again"):
+        require_columns(KEYS, pq.read_schema(path).names, path)
         return pq.ParquetFile(path).read(list(KEYS)).select(list(KEYS)).cast(SCHEMA)
 
 

@@ -16,13 +16,13 @@ def readable(path: Path, code: str = "BAD_PARQUET", fix: str = "pull the dataset
     """Turn a file that cannot be read into one line; lack of memory stays what it is.
 
     Raises:
-        BadInput: it is cut off, no Parquet, or lacks what is looked for.
+        BadInput: it is cut off, or no Parquet.
     """
     try:
         yield
     except MemoryError:  # pyarrow's own is an ArrowException too
         raise
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise BadInput(code, f"cannot be read: {error}", fix, file=path) from None
 
 

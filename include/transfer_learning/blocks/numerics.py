@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 
 from transfer_learning.errors import Stopped
 from transfer_learning.stage import Run
+
+if TYPE_CHECKING:
+    from transfer_learning.blocks.checkpoint import Snapshot
 
 
 def choose(precision: str, run: Run) -> dict[str, Any]:
@@ -51,19 +54,20 @@ def has_native_bf16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def repeat(stored: Mapping[str, Any] | None, run: Run, elsewhere: str = "mark") -> None:
+def repeat(snapshot: Snapshot | None, run: Run, elsewhere: str = "mark") -> None:
     """Make the choices of a checkpoint again: threads and precision; the machine's own facts stay as they are.
 
     Args:
-        stored: the numerics of the checkpoint; None on a first run.
+        snapshot: what the run goes on from, if anything.
         run: its numerics become those of the resumed run, and carry on what differed at earlier resumes.
         elsewhere: what to do on another kind of machine; see ``mark``.
 
     Raises:
         Stopped: as ``mark``.
     """
-    if stored is None:
+    if snapshot is None:
         return
+    stored = snapshot.facts["numerics"]
     torch.set_num_threads(int(stored["threads"]))
     run.numerics |= {"threads": torch.get_num_threads(), "precision": stored["precision"]}
     if "resumed" in stored:

@@ -79,7 +79,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     identity = checkpoint.identity_of("fine_tune", asked, classification.rows_digest(train, validation), base.model)
     identity |= {"choice": canonical_json(choice.to_dict())} if choice else {}
     snapshot = checkpoint.resume(run, identity)
-    numerics.repeat(snapshot.facts["numerics"] if snapshot else None, run, spec.resume_elsewhere)
+    numerics.repeat(snapshot, run, spec.resume_elsewhere)
     frozen = _freeze(classifier, spec, plan)
     checkpoints = checkpoint.Checkpoints(run, identity, spec.checkpoint_seconds)
     adaptation = Adaptation(classifier, data, spec, plan, run, checkpoints, snapshot, scratch=out.parent)

@@ -61,7 +61,7 @@ def _learn_language(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> 
     run.numerics |= numerics.choose(spec.precision, run)
     rows = texts_digest(part_files(folders), task.texts())
     start = start_language(spec, inputs, corpus, rows, run)
-    numerics.repeat(start.snapshot.facts["numerics"] if start.snapshot else None, run, spec.resume_elsewhere)
+    numerics.repeat(start.snapshot, run, spec.resume_elsewhere)
     language = start.model
     length = length_within(spec.max_length, language.max_length, language.tokenizer, pairs=spec.sentences is not None)
     language.model.to(run.numerics["device"])
@@ -111,7 +111,7 @@ def _learn_labels(spec: PretrainSpec, inputs: Inputs, out: Path, run: Run) -> di
     run.numerics |= numerics.choose(spec.precision, run)
     start = start_classifier(spec, inputs, train, validation, run)
     base = start.model
-    numerics.repeat(start.snapshot.facts["numerics"] if start.snapshot else None, run, spec.resume_elsewhere)
+    numerics.repeat(start.snapshot, run, spec.resume_elsewhere)
     classifier = TextClassifier(base.model, len(labels), "architecture")
     classifier.to(run.numerics["device"])
     data, length = classification.tokenized(tuning, base, classifier, train, validation, labels)

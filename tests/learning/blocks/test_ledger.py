@@ -105,5 +105,5 @@ def test_a_damaged_ledger_is_one_line(tmp_path):
 def test_a_ledger_without_keys_is_one_line(tmp_path):
     pq.write_table(pa.table({"id": [1]}), tmp_path / "own.parquet")
 
-    with pytest.raises(BadInput, match=r"^BAD_LEDGER .*own\.parquet cannot be read"):
+    with pytest.raises(BadInput, match=r"^MISSING_COLUMN .*own\.parquet \[row_key\]"):
         drop_known(rows(), [tmp_path], [])
