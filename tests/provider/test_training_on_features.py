@@ -15,7 +15,6 @@ from tiny_pipeline import ROLES, headlines, write_base
 from transfer_learning.errors import HostOutOfMemory
 from transfer_learning.specs import FeatureSpec, FineTuneSpec
 from transfer_learning.store import documents, layout
-from transfer_learning.store.features import sealed
 
 PROBE = {"strategy": "linear_probe", **EXACT}
 
@@ -64,7 +63,7 @@ def features(workplace):
         manifest = workplace.store.features.manifest(workplace.ref["digest"])
         spec = manifest["spec"] | changes.pop("spec", {})
         digest = hashlib.sha256(json.dumps([spec, changes]).encode()).hexdigest()
-        changed = sealed(manifest | {"spec": spec, "digest": digest} | changes)
+        changed = manifest | {"spec": spec, "digest": digest} | changes
         documents.create(workplace.store.objects, layout.feature_set_key(digest), changed)
         return workplace.ref | {"digest": digest, "shard": list(spec["shard"])}
 

@@ -1,12 +1,14 @@
 """JSON documents written once or by compare-and-swap, with every unclear answer settled.
 
 A lost answer looks like a lost race, since boto3 repeats the write and meets its own success. Each document therefore carries a
-nonce, and reading it back says whose it is. Nothing here deletes.
+nonce, and reading it back says whose it is. It carries the hash of itself as well, so that no changed byte is believed. Nothing
+here deletes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import random
 import secrets
@@ -26,27 +28,37 @@ from transfer_learning.settings import canonical_json
 from transfer_learning.store.object_store import ObjectStore, Stored
 
 FORMAT = 1
+SEAL = "sha256"
+"""Field with the hash of the others."""
+
 ATTEMPTS = 10
 UNCLEAR = (PreconditionFailed, OutcomeUnknown, StoreUnreachable)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Document:
-    """One JSON document as it stands in the store."""
+    """One JSON document as it stands in the store.
+
+    Attributes:
+        body: without the hash of itself.
+        etag: of what stands there.
+        sealed: it carries that hash, and it is right; documents of earlier releases carry none.
+    """
 
     body: dict[str, Any]
     etag: str
+    sealed: bool = True
 
 
 class Damaged(BadInput):
-    """A document that is not JSON."""
+    """A document that is not as it was written."""
 
 
 def read(objects: ObjectStore, key: str) -> Document | None:
     """Return the document, or None where there is none.
 
     Raises:
-        Damaged: it is not JSON.
+        Damaged: it is not JSON, or not what it says its hash is.
         BadInput: it is of a format this release does not know.
         StoreUnreachable: no usable answer.
     """
@@ -106,14 +118,14 @@ def _write(
     stands_unchanged: Callable[[Document | None], bool],
 ) -> tuple[Document, bool]:
     nonce = secrets.token_hex(16)
-    mine = {**body, "format": FORMAT, "nonce": nonce}
-    data = canonical_json(mine).encode()
+    mine = json.loads(canonical_json({**body, "format": FORMAT, "nonce": nonce}))
+    data = canonical_json({**mine, SEAL: _sha256(mine)}).encode()
     problem: StoreError | None = None
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(random.uniform(0, min(1.0, 0.005 * 2**attempt)))  # noqa: S311
         try:
-            return Document(json.loads(data), put(data)), True
+            return Document(mine, put(data)), True
         except UNCLEAR as error:
             problem = error
         standing = _read_back(objects, key, problem)
@@ -133,14 +145,22 @@ def _read_back(objects: ObjectStore, key: str, problem: StoreError) -> Document 
 
 
 def _parsed(objects: ObjectStore, key: str, stored: Stored) -> Document:
-    uri = objects.full_uri(key)
+    uri, fix = objects.full_uri(key), "restore it from a backup"
     try:
         body = json.loads(stored.data)
+        body = body if isinstance(body, dict) else {}
+        seal = body.pop(SEAL, None)
+        sealed = seal is not None and seal == _sha256(body)
     except ValueError as error:
-        raise Damaged("DAMAGED_DOCUMENT", f"is not JSON ({error})", "restore it from a backup", file=uri) from error
-    found = body.get("format") if isinstance(body, dict) else None
-    if found != FORMAT:
+        raise Damaged("DAMAGED_DOCUMENT", f"is not JSON ({error})", fix, file=uri) from error
+    if seal is not None and not sealed:
+        raise Damaged("DAMAGED_DOCUMENT", "is not as it was written: its hash is another one", fix, file=uri)
+    if (found := body.get("format")) != FORMAT:
         raise BadInput(
             "UNKNOWN_FORMAT", f"has format {found!r}, and this release reads {FORMAT}", "upgrade this package", file=uri
         )
-    return Document(body, stored.etag)
+    return Document(body, stored.etag, sealed)
+
+
+def _sha256(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(body).encode()).hexdigest()

@@ -8,7 +8,6 @@ hashes of its inputs, 32 bytes each, sorted: a part without its index is not loo
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,19 +19,14 @@ import numpy as np
 from transfer_learning.errors import BadInput, ObjectMissing
 from transfer_learning.feature_files import PART, read_hashes
 from transfer_learning.hashes import Hashes, sha256_of
-from transfer_learning.settings import canonical_json
 from transfer_learning.store import documents, layout
 from transfer_learning.store.cache import Cache
-from transfer_learning.store.documents import Document
 from transfer_learning.store.files import DOWNLOADS, whole_file
 from transfer_learning.store.object_store import ObjectStore
 
 THREADS = 4
 WIDTH = 32
 """Bytes of a hash."""
-
-SEAL = "sha256"
-"""Field of a set's manifest with the hash of the others."""
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +109,7 @@ class FeatureStore:
         Raises:
             ObjectMissing: a part is gone from the store, and is not on this machine.
         """
-        place, body = layout.feature_set_key(digest), sealed(manifest)
+        place = layout.feature_set_key(digest)
         if lacking := self._lacking(manifest):
             for path in (path for folder in folders for name in lacking if (path := folder / name).exists()):
                 self.put_part(manifest["cache"], path)
@@ -123,12 +117,12 @@ class FeatureStore:
                 what = f"{lacking[0]} is gone from the store since it was found there; a retry computes its rows again"
                 raise ObjectMissing(what)
         try:
-            document, mine = documents.create(self._objects, place, body)
-            if not mine and (not _is_sealed(document) or self._lacking(document.body)):
-                document, _ = documents.replace(self._objects, place, body, document.etag)
+            document, mine = documents.create(self._objects, place, manifest)
+            if not mine and (not document.sealed or self._lacking(document.body)):
+                document, _ = documents.replace(self._objects, place, manifest, document.etag)
         except documents.Damaged:
-            document, _ = documents.replace(self._objects, place, body, self._objects.get(place).etag)
-        return _opened(document)
+            document, _ = documents.replace(self._objects, place, manifest, self._objects.get(place).etag)
+        return documents.plain(document)
 
     def find(self, digest: str) -> dict[str, Any] | None:
         """Return the manifest of a set whose parts are all there, or None."""
@@ -184,8 +178,8 @@ class FeatureStore:
             document = documents.read(self._objects, place)
             if document is None:
                 return None
-            if _is_sealed(document):
-                return _opened(document)
+            if document.sealed:
+                return documents.plain(document)
         what = "is not as this release writes it: the next extraction writes it again"
         log.warning("FEATURES DAMAGED %s %s", self._objects.full_uri(place), what)
         return None
@@ -262,20 +256,6 @@ class FeatureStore:
 
 class _Damaged(Exception):
     """A part, or its index, is not what was written."""
-
-
-def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest with the hash of itself, by which a changed byte is noticed."""
-    return {**manifest, SEAL: hashlib.sha256(canonical_json(manifest).encode()).hexdigest()}
-
-
-def _opened(document: Document) -> dict[str, Any]:
-    """Return what was sealed."""
-    return {name: value for name, value in documents.plain(document).items() if name not in (SEAL, "format")}
-
-
-def _is_sealed(document: Document) -> bool:
-    return bool(document.body.get(SEAL) == sealed(_opened(document))[SEAL])
 
 
 def _readable(key: str, stored: Iterable[str]) -> list[str]:

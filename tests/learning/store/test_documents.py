@@ -119,3 +119,45 @@ def test_a_document_that_is_not_json_is_refused_with_one_line() -> None:
 
     with pytest.raises(BadInput, match=r"^DAMAGED_DOCUMENT memory://store/"):
         documents.read(objects, KEY)
+
+
+def test_a_document_with_a_changed_byte_is_not_believed() -> None:
+    objects = MemoryObjectStore()
+    written, _ = documents.create(objects, KEY, {"version": 41, "rows": {10: 0.1, 9: [1e-17, None]}, "said": 'é " \\'})
+    raw, unsealed = objects.get(KEY).data, []
+
+    for number in range(len(raw)):
+        objects.put(KEY, raw[:number] + bytes([raw[number] ^ 1]) + raw[number + 1 :])
+        try:
+            unsealed.append(documents.read(objects, KEY))
+        except documents.Damaged as damage:
+            assert str(damage).startswith("DAMAGED_DOCUMENT memory://store/")
+    objects.put(KEY, raw)
+
+    assert documents.read(objects, KEY) == written
+    assert [found.sealed for found in unsealed if found is not None] == [False] * len("sha256")  # only its name can be lost
+
+
+def test_a_document_of_an_earlier_release_has_no_hash_and_is_read() -> None:
+    objects = MemoryObjectStore()
+    objects.put(KEY, b'{"format": 1, "nonce": "theirs", "version": 41}')
+
+    document = documents.read(objects, KEY)
+    assert document is not None
+    replaced, mine = documents.replace(objects, KEY, documents.plain(document), document.etag)
+
+    assert (documents.plain(document), document.sealed) == ({"format": 1, "version": 41}, False)
+    assert mine
+    assert documents.read(objects, KEY) == replaced
+    assert replaced.sealed
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"sha256": "0", "loss": NaN}', b'{"sha256": "0", "loss": 1e999}', b'{"sha256": "0", "said": "\\ud800"}']
+)
+def test_what_is_json_to_python_alone_is_refused_with_one_line(data: bytes) -> None:
+    objects = MemoryObjectStore()
+    objects.put(KEY, data)
+
+    with pytest.raises(documents.Damaged, match=r"^DAMAGED_DOCUMENT memory://store/\S+ is not JSON"):
+        documents.read(objects, KEY)

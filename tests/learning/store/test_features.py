@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from transfer_learning.feature_files import read_hashes
 from transfer_learning.hashes import Hashes
 from transfer_learning.store import documents, layout
 from transfer_learning.store.cache import Cache
-from transfer_learning.store.features import FeatureStore, sealed
+from transfer_learning.store.features import FeatureStore
 from transfer_learning.store.garbage import collect
 from transfer_learning.store.object_store import MemoryObjectStore, ObjectInfo, ObjectStore, Stored
 
@@ -417,25 +416,18 @@ def test_a_damaged_manifest_is_no_set_and_the_next_extraction_replaces_it(
 
 def test_a_changed_byte_of_a_manifest_is_no_other_set(part: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     objects, path, place = MemoryObjectStore(), part(1), layout.feature_set_key(SET)
-    store, outcomes = FeatureStore(objects), Counter[str]()
+    store = FeatureStore(objects)
     store.put_part(KEY, path)
     published = store.publish(SET, manifest(path, spec={"pooling": "mean"}))
     raw = objects.get(place).data
 
     for number in range(len(raw)):
         objects.put(place, raw[:number] + bytes([raw[number] ^ 1]) + raw[number + 1 :])
-        try:
-            found = store.find(SET)
-            assert found in (None, published)
-            assert store.publish(SET, published) == published == store.find(SET)
-            outcomes["whole" if found else "damaged"] += 1
-        except BadInput as error:  # the number of the format: perhaps of a later release, which is not written over
-            outcomes[error.code] += 1
+        assert store.find(SET) is None, raw[number:]
+        assert store.publish(SET, published) == published == store.find(SET)
 
-    assert outcomes["UNKNOWN_FORMAT"] <= len('"format":1')
-    assert outcomes["whole"] <= 32  # the nonce, which says only whose write it was
-    assert outcomes.total() == len(raw)
-    assert len([line for line in caplog.messages if "FEATURES DAMAGED" in line and place in line]) == outcomes["damaged"]
+    assert [line for line in caplog.messages if "FEATURES DAMAGED" in line and place in line] == caplog.messages
+    assert len(caplog.messages) == len(raw)
 
 
 def test_a_set_that_does_not_exist_is_one_line(objects: ObjectStore, tmp_path: Path) -> None:
@@ -452,8 +444,7 @@ def test_a_set_that_does_not_exist_is_one_line(objects: ObjectStore, tmp_path: P
 )
 def test_a_set_whose_parts_would_leave_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     objects = MemoryObjectStore()
-    hostile = sealed({"cache": KEY, "parts": [{"name": name, "bytes": 1}]})
-    documents.create(objects, layout.feature_set_key(SET), hostile)
+    documents.create(objects, layout.feature_set_key(SET), {"cache": KEY, "parts": [{"name": name, "bytes": 1}]})
 
     with pytest.raises(BadInput, match="^BAD_NAME"):
         FeatureStore(objects).fetch(SET, destination=tmp_path / "deep" / "features")

@@ -262,3 +262,16 @@ def test_an_attempt_that_takes_the_lease_first_keeps_its_checkpoints(tmp_path: P
 
     assert kinds(found) == [("checkpoints", "kept")]
     assert keys(objects) == before
+
+
+def test_nothing_is_garbage_to_a_manifest_that_names_other_files_than_it_did(objects: ObjectStore, tmp_path: Path) -> None:
+    publish(objects, tmp_path, 1)
+    place = layout.version_key("news", 1)
+    artifact = ModelStore(objects).manifest("news", 1)["artifact"]
+    objects.put(place, objects.get(place).data.replace(artifact[-8:].encode(), b"0" * 8))
+    before = keys(objects)
+
+    with pytest.raises(documents.Damaged, match=r"^DAMAGED_DOCUMENT .*versions/000001.json is not as it was written"):
+        collect(objects, older_than=NOTHING, delete=True, now=TOMORROW)
+
+    assert keys(objects) == before
