@@ -201,20 +201,21 @@ def test_the_garbage_collector_is_on_again_where_a_stage_cannot_be_imported():
     assert gc.isenabled()
 
 
-def test_what_libraries_import_at_their_first_use_is_imported_with_the_stage():
+def test_what_libraries_import_at_their_first_use_is_imported_with_the_stage_and_nothing_of_other_strategies():
     script = """
 import sys
 from transfer_learning.run import import_stage
-import_stage("feature_extract")
+import_stage("fine_tune")
 import pyarrow.compute
 before = set(sys.modules)
 pyarrow.compute.equal(pyarrow.array(["a"]), "b")
 from transformers import BertModel
 print([name for name in set(sys.modules) - before if name.startswith(("pandas", "transformers.generation"))])
+print([name for name in sys.modules if name.startswith(("sklearn", "peft"))])
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
-    assert ended.stdout == "[]\n"
+    assert ended.stdout == "[]\n[]\n"
 
 
 @pytest.mark.promise(18)

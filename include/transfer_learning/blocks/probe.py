@@ -12,9 +12,6 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -173,6 +170,9 @@ def _calibrated(scores: Array, y: Array, classifier: str) -> tuple[float, float]
 
 
 def _new(classifier: str, strength: float, weighting: str | None) -> Any:
+    from sklearn.linear_model import LogisticRegression  # half a second that no other strategy needs
+    from sklearn.svm import LinearSVC
+
     if classifier == "softmax":
         # Each strength starts where the one before ended: the penalty changes, the minimum moves little.
         return LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, class_weight=weighting, warm_start=True)
@@ -180,6 +180,8 @@ def _new(classifier: str, strength: float, weighting: str | None) -> Any:
 
 
 def _fit(model: Any, x: Array, y: Array) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a separable fold has no minimum at weak penalties
         return model.fit(x, y)

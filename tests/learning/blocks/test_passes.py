@@ -36,7 +36,7 @@ def doubled(rows: Sequence[int]) -> torch.Tensor:
 
 def openmp_threads() -> int:
     """Return how many threads torch's next product here would take; its own function would set it first."""
-    own = Path(torch.__file__).parent  # other packages bring an OpenMP of their own
+    own = Path(torch.__file__).resolve().parent  # other packages bring an OpenMP of their own
     (found,) = (
         one["num_threads"]
         for one in threadpool_info()

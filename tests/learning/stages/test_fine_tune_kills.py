@@ -98,7 +98,7 @@ def end_of(result: JobResult) -> End:
 
 
 @pytest.mark.promise(1)
-@pytest.mark.parametrize("kills", sizes(2, 50))
+@pytest.mark.parametrize("kills", sizes(1, 50))
 @pytest.mark.parametrize("name", SPECS)
 def test_killed_at_random_moments_it_ends_bit_identical(
     tmp_path: Path, name: str, kills: int, held: Callable[[str], None]
