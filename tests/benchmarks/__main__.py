@@ -32,8 +32,7 @@ def small(bench: Bench) -> Comparisons:
         "full_headlines": lambda: comparisons.full_fine_tuning(
             bench, 3, lambda seed: headlines(320, seed, FEW_TEST_ROWS), epochs=4
         ),
-        "cold_extraction": lambda: comparisons.cold_extraction(bench, 3),
-        "incremental_extraction": lambda: comparisons.incremental_extraction(bench, 5),
+        "extraction": lambda: comparisons.extraction(bench, 3),
         "uploaded_bytes": lambda: comparisons.uploaded_bytes(bench),
         "memory": lambda: comparisons.memory(bench),
         "utilisation": lambda: utilisation.of_extraction(bench, 3),

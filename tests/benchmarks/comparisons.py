@@ -29,39 +29,52 @@ REPLAYED = (0.0, 0.5, 0.8)
 """Shares of older rows."""
 
 
-def cold_extraction(bench: Bench, pairs: int) -> list[Row]:
-    """Features of articles and headlines against ``SentenceTransformer.encode``, in fp32 and with its model in bf16."""
+def extraction(bench: Bench, pairs: int) -> list[Row]:
+    """Features of articles and headlines against ``SentenceTransformer.encode``, in fp32 and with its model in bf16.
+
+    Of the articles also 5% new rows with the features of all others stored, against all rows again: two pairs more.
+    """
+    cold, incremental = [], []
+    corpus = articles(480, 0)
+    old = write_parts(bench.new_folder() / "train", corpus.train[: len(corpus.train) * 20 // 21])
+    stored = _extracted(bench, corpus, old).out.parent / "new_cache"
+    folder = write_parts(bench.new_folder() / "train", corpus.train)
+    for number in range(pairs + 2):
+        few = _extracted(bench, corpus, folder, cache=stored)
+        everything = _extracted(bench, corpus, folder)
+        incremental.append((few.metrics["seconds"], everything.metrics["seconds"]))
+        if number < pairs:
+            cold.append((everything, _encoded(bench, corpus)))
+    short = headlines(1200, 0)
+    folder = write_parts(bench.new_folder() / "train", short.train)
+    cold_short = [(_extracted(bench, short, folder), _encoded(bench, short)) for _ in range(pairs)]
+    again = speed("extraction of 5% new rows vs all rows again", corpus.name, incremental, 15)
+    return [*_against_encode(corpus, cold), *_against_encode(short, cold_short), again]
+
+
+def _extracted(bench: Bench, corpus: Corpus, folder: Path, **options: Any) -> JobResult:
+    spec = FeatureSpec(max_length=corpus.max_length)
+    return bench.stage("feature_extract", spec, {"base": [BASE], "train": [folder]}, **options)
+
+
+def _encoded(bench: Bench, corpus: Corpus) -> dict[bool, dict[str, Any]]:
+    """Return what ``encode`` took, and its vectors, by whether its model is in bf16."""
+    return {bf16: bench.peer("encode", texts=_texts(corpus), bf16=bf16, max_length=corpus.max_length) for bf16 in (False, True)}
+
+
+def _against_encode(corpus: Corpus, pairs: list[tuple[JobResult, dict[bool, dict[str, Any]]]]) -> list[Row]:
     rows = []
-    for corpus in (articles(480, 0), headlines(1200, 0)):
-        texts = [text for text, _ in corpus.train]
-        folder = write_parts(bench.new_folder() / "train", corpus.train)
-        spec = FeatureSpec(max_length=corpus.max_length)
-        times: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
-        for _ in range(pairs):
-            ours = bench.stage("feature_extract", spec, {"base": [BASE], "train": [folder]})
-            peers = {bf16: bench.peer("encode", texts=texts, bf16=bf16, max_length=corpus.max_length) for bf16 in times}
-            for bf16, peer in peers.items():
-                times[bf16].append((ours.metrics["seconds"], peer["seconds"]))
-        for bf16, tool, wanted in ((False, "encode", 2.0), (True, "encode, model in bf16", 1.1)):
-            cosine = _cosine(ours.out.parent / "new_cache", texts, peers[bf16]["out"])
-            row = speed(f"cold extraction vs {tool} (lowest cosine {cosine:.4f})", corpus.name, times[bf16], wanted)
-            rows.append(dataclasses.replace(row, holds=bool(row.holds and cosine >= 0.999)))
+    for bf16, tool, wanted in ((False, "encode", 2.0), (True, "encode, model in bf16", 1.1)):
+        ours, peers = pairs[-1]
+        cosine = _cosine(ours.out.parent / "new_cache", _texts(corpus), peers[bf16]["out"])
+        times = [(ours.metrics["seconds"], peers[bf16]["seconds"]) for ours, peers in pairs]
+        row = speed(f"cold extraction vs {tool} (lowest cosine {cosine:.4f})", corpus.name, times, wanted)
+        rows.append(dataclasses.replace(row, holds=bool(row.holds and cosine >= 0.999)))
     return rows
 
 
-def incremental_extraction(bench: Bench, pairs: int) -> list[Row]:
-    """5% new rows with the features of all others stored, against all rows again."""
-    times = []
-    corpus = articles(480, 0)
-    spec = FeatureSpec(max_length=corpus.max_length)
-    old, new = corpus.train[: len(corpus.train) * 20 // 21], corpus.train
-    inputs = [{"base": [BASE], "train": [write_parts(bench.new_folder() / "train", part)]} for part in (old, new)]
-    stored = bench.stage("feature_extract", spec, inputs[0]).out.parent / "new_cache"
-    for _ in range(pairs):
-        few = bench.stage("feature_extract", spec, inputs[1], cache=stored)
-        everything = bench.stage("feature_extract", spec, inputs[1])
-        times.append((few.metrics["seconds"], everything.metrics["seconds"]))
-    return [speed("extraction of 5% new rows vs all rows again", corpus.name, times, 15)]
+def _texts(corpus: Corpus) -> list[str]:
+    return [text for text, _ in corpus.train]
 
 
 def full_fine_tuning(bench: Bench, pairs: int, make: Callable[[int], Corpus], epochs: int) -> list[Row]:
