@@ -28,6 +28,8 @@ NO_MEMORY = (
     "allocate memory",  # the kernel
     "bad_alloc",  # C++
     "could not create a primitive",  # oneDNN, which says no more than that
+    "failed to launch worker thread",  # Arrow, with no room for its stack
+    "failed to map segment",  # the loader of a library
 )
 """What libraries say when memory runs out and the error has no type of its own."""
 

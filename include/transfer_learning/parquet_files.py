@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from transfer_learning.errors import BadInput, nearest
+from transfer_learning.errors import BadInput, is_out_of_memory, nearest
 
 
 @contextlib.contextmanager
@@ -20,9 +20,9 @@ def readable(path: Path, code: str = "BAD_PARQUET", fix: str = "pull the dataset
     """
     try:
         yield
-    except MemoryError:  # pyarrow's own is an ArrowException too
-        raise
     except (pa.ArrowException, OSError) as error:
+        if is_out_of_memory(error):
+            raise
         raise BadInput(code, f"cannot be read: {error}", fix, file=path) from None
 
 

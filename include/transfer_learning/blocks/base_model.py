@@ -23,7 +23,7 @@ from transfer_learning.blocks.backbone import architecture_of
 from transfer_learning.blocks.base_tokenizer import load_tokenizer, longest_input
 from transfer_learning.blocks.model_folder import PASSPORT
 from transfer_learning.blocks.safe_loading import check_configs, check_files, check_keys, count_weights
-from transfer_learning.errors import BadInput, one_line
+from transfer_learning.errors import BadInput, is_out_of_memory, one_line
 from transfer_learning.model_files import holds_adapters, no_safetensors
 
 LONGEST_SHOWN = 5
@@ -236,11 +236,9 @@ def load_weights(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except MemoryError:
-        raise
     except Exception as error:
-        if "allocate memory" in str(error):
-            raise MemoryError from None
+        if is_out_of_memory(error):
+            raise
         raise BadInput("BAD_WEIGHTS", f"cannot be loaded: {_brief(error)}", "check the folder", file=folder) from None
     _account_for_keys(folder, model, report, is_head)
     return model, report

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from learning.tiny_model import CONFIGS, write_base, write_tokenizer
+from transfer_learning.blocks import base_model
 from transfer_learning.blocks.base_model import load_base, load_weights, read_config
 from transfer_learning.errors import BadInput
 
@@ -103,6 +104,19 @@ def test_a_base_that_cannot_work_is_refused_with_one_line(
         load_base(folder, LABELS, pooling, seed=0)
 
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("mmap can't allocate: Cannot allocate memory (12)")])
+def test_lack_of_memory_is_no_bad_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(base_model, "_load_by_name", full)
+
+    with pytest.raises(type(error)) as raised:
+        load_base(write_base(tmp_path / "base"), LABELS, "mean", seed=0)
+
+    assert raised.value is error
 
 
 @pytest.mark.promise(8)

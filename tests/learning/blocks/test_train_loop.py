@@ -187,7 +187,14 @@ def test_after_four_halvings_it_ends_with_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["could not create a primitive", "std::bad_alloc", "unable to mmap: Cannot allocate memory (12)"]
+    "text",
+    [
+        "could not create a primitive",
+        "x.so: failed to map segment from shared object",
+        "std::bad_alloc",
+        "unable to mmap: Cannot allocate memory (12)",
+        "Failed to launch worker thread: Resource temporarily unavailable",
+    ],
 )
 def test_lack_of_memory_is_known_by_what_the_libraries_say(text: str) -> None:
     network = Network()
