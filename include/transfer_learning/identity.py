@@ -19,17 +19,28 @@ def fingerprint(stage: str, spec: Settings, inputs: Mapping[str, str]) -> str:
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-def features_key(spec: FeatureSpec, base: str) -> str:
+def features_key(spec: FeatureSpec, base: str, layers: int | None = None) -> str:
     """Return the sha256 over everything that decides the features of an input beside the input itself.
 
     Args:
         spec: its task tells whether there is a second text.
         base: digest of the base model's files.
+        layers: how many the base has; then a layer's number is the same layer counted from the last.
+
+    Raises:
+        BadInput: two of the spec's layers are the same one.
     """
+    if layers is not None:
+        spec = spec.merged({"layers": [_from_the_last(layer, layers) for layer in spec.layers]})
     settings = {name: value for name, value in spec.canonical().items() if name not in WHICH_ROWS}
     pairs = spec.task is not None and spec.task.text_pair is not None
     parts = {"base": base, "spec": settings, "pairs": pairs, "numerics": NUMERICS_VERSIONS["feature_extract"]}
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def _from_the_last(layer: int | str, layers: int) -> int | str:
+    """Return the negative number of a layer that exists; 0 is the embeddings."""
+    return layer - layers - 1 if isinstance(layer, int) and 0 <= layer <= layers else layer
 
 
 def publish_id(*, deployment: str, model: str, dag: str, run: str, task: str, map_index: int, fingerprint: str) -> str:

@@ -7,6 +7,7 @@ a folder too; wherever they are used, the folder of their base model lies in it.
 from __future__ import annotations
 
 import fnmatch
+import json
 from pathlib import Path
 
 from transfer_learning.errors import BadInput
@@ -24,6 +25,9 @@ WANTED = (
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npz")
 """Weights that are not loaded, named so that the user knows which file to convert."""
 
+LAYER_COUNTS = ("num_hidden_layers", "n_layers", "n_layer")
+"""What ``config.json`` of BERT and its like, of DistilBERT, and of GPT-2 call the number of layers."""
+
 ADAPTER_CONFIG = "adapter_config.json"
 """What ``peft`` reads first of a folder with adapters alone."""
 
@@ -34,6 +38,18 @@ ADAPTER_BASE = "base"
 def holds_adapters(folder: Path) -> bool:
     """Return whether a folder holds adapters alone; a model with another one's adapters beside it is none."""
     return (folder / ADAPTER_CONFIG).exists() and not (folder / "config.json").exists()
+
+
+def layer_count(folder: Path) -> int | None:
+    """Return how many layers a model has above its embeddings, by its configuration; None where that does not tell."""
+    while holds_adapters(folder):
+        folder = folder / ADAPTER_BASE
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = [config[name] for name in LAYER_COUNTS if name in config]
+    except (OSError, ValueError, TypeError):
+        return None  # who loads the model says what is wrong
+    return found[0] if found and isinstance(found[0], int) else None
 
 
 def is_wanted(name: str) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from transfer_learning.bases import digest_folder
 from transfer_learning.blocks.data.hashing import input_hash
+from transfer_learning.errors import BadInput
 from transfer_learning.identity import features_key
 from transfer_learning.specs import FeatureSpec
 from transfer_learning.stage import NUMERICS_VERSIONS
@@ -98,6 +99,28 @@ def test_a_change_of_one_byte_is_a_miss(found_by: Callable[..., tuple[str, bytes
 @pytest.mark.parametrize("name", SAME)
 def test_what_only_chooses_the_rows_is_no_miss(found_by: Callable[..., tuple[str, bytes]], name: str) -> None:
     assert found_by("spec", SAME[name]) == found_by()
+
+
+@pytest.mark.parametrize(
+    ("layers", "same"), [([6], [-1]), ([0, 5], [-7, -2]), ([-7], [0]), ([1, "encoder.layer.5"], [-6, "encoder.layer.5"])]
+)
+def test_a_layer_counted_from_either_end_is_the_same(layers: list[int | str], same: list[int | str]) -> None:
+    one, other = (features_key(FeatureSpec.from_dict(SPEC | {"layers": given}), "0" * 64, 6) for given in (layers, same))
+
+    assert one == other
+
+
+@pytest.mark.parametrize("layers", [[7], [-8], [6, 5], [5, 6]])
+def test_layers_that_are_not_the_same_are_a_miss(layers: list[int]) -> None:
+    known = {features_key(FeatureSpec.from_dict(SPEC | {"layers": [layer]}), "0" * 64, 6) for layer in range(-7, 7)}
+
+    assert len(known) == 7
+    assert features_key(FeatureSpec.from_dict(SPEC | {"layers": layers}), "0" * 64, 6) not in known
+
+
+def test_the_same_layer_by_two_numbers_is_one_line() -> None:
+    with pytest.raises(BadInput, match=r"^BAD_SETTING FeatureSpec.layers must name at least one block, and none twice"):
+        features_key(FeatureSpec.from_dict(SPEC | {"layers": [6, -1]}), "0" * 64, 6)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,13 @@ def test_a_snapshot_under_another_name_has_the_features_of_the_first(workplace):
     assert workplace.told == []
 
 
+def test_the_last_layer_by_its_number_is_not_computed_again(workplace):
+    ref = workplace.extract(workplace.data, spec=EXACT | {"layers": [2]})
+
+    assert workplace.computed() == [0]
+    assert workplace.features(ref) == workplace.features(workplace.ref)
+
+
 def test_of_a_dataset_with_5_percent_new_rows_only_these_are_computed(workplace):
     more = workplace.pull(ROWS + headlines(3, seed=2, first_id=500))
 

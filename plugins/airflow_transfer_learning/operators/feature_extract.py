@@ -16,6 +16,7 @@ from transfer_learning.bases import BaseModel
 from transfer_learning.errors import BadInput
 from transfer_learning.feature_files import wanted_hashes
 from transfer_learning.identity import features_key, fingerprint
+from transfer_learning.model_files import layer_count
 from transfer_learning.refs import DatasetRef, FeaturesRef
 from transfer_learning.specs import FeatureSpec
 from transfer_learning.store import Store
@@ -101,7 +102,8 @@ class FeatureExtractOperator(BaseModelOperator):
         with self.attempt(store, context, digest) as attempt:
             if (found := self.find(store, digest)) is not None:  # by the attempt that held the lease before
                 return found
-            key, rows = features_key(spec, base.digest), self.fetch_rows(store, spec, dataset, work / "data")
+            key = features_key(spec, base.digest, layer_count(base.folder))
+            rows = self.fetch_rows(store, spec, dataset, work / "data")
             parts = (part for folders in rows.values() for folder in folders for part in folder.glob("*.parquet"))
             wanted = wanted_hashes(parts, spec.shard)
             if not len(wanted):

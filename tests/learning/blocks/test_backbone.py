@@ -13,6 +13,7 @@ from transfer_learning.blocks.base_model import Base, load_base
 from transfer_learning.blocks.batching import padded, tokenize
 from transfer_learning.blocks.head import TextClassifier
 from transfer_learning.errors import BadInput
+from transfer_learning.model_files import ADAPTER_BASE, ADAPTER_CONFIG, layer_count
 
 LABELS = ["business", "film", "sport"]
 TEXTS = ["the goal", "a new market price in the bank", "star"]
@@ -55,6 +56,23 @@ def test_the_state_behind_each_block_is_the_librarys_own(base: Base) -> None:
         theirs = base.model(**batch, output_hidden_states=True).hidden_states
 
     assert all(torch.equal(ours, state) for ours, state in zip(found, theirs, strict=True))
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_the_configuration_tells_the_number_of_layers(tmp_path: Path, kind: str) -> None:
+    folder = write_base(tmp_path / ADAPTER_BASE, kind)
+    base = load_base(folder, LABELS, "architecture", seed=0)
+    (tmp_path / ADAPTER_CONFIG).write_text("{}")
+
+    assert layer_count(folder) == layer_count(tmp_path) == len(TextClassifier(base.model, 3, "architecture").backbone.blocks) - 1
+
+
+@pytest.mark.parametrize("config", ["", "{", "[]", "6", "null", '{"n_layer": "6"}', "{}"])
+def test_a_configuration_that_tells_nothing_is_left_to_who_loads_the_model(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+
+    assert layer_count(tmp_path) is None
+    assert layer_count(tmp_path / "nowhere") is None
 
 
 def test_only_gpt2_sees_nothing_to_its_right(base: Base) -> None:
