@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from transfer_learning.store.documents import SEAL
 from transfer_learning.store.object_store import MemoryObjectStore
 
 NAME = "news"
@@ -66,7 +67,7 @@ class RuledObjectStore(MemoryObjectStore):
         ids = [self.body(version_key(v))["publish_id"] for v in others]  # type: ignore[index]
         assert body["publish_id"] not in ids, f"publish {body['publish_id']} has two versions"
         if before is not None:
-            kept = {name: before[name] for name in before if name not in ("nonce", "pruning", "pruned")}
+            kept = {name: before[name] for name in before if name not in ("nonce", SEAL, "pruning", "pruned")}
             assert kept.items() <= body.items(), f"version {version} was replaced"
             assert "pruned" not in before, f"the tombstone of version {version} was replaced"
         named = {f"{body['artifact']}/{entry['path']}": entry["sha256"] for entry in body["files"]}
