@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from transfer_learning.errors import BadInput, Refused, StoreError
+from transfer_learning.errors import BadInput, Refused
 from transfer_learning.store import documents, layout, manifests
 from transfer_learning.store.object_store import ObjectStore
 
@@ -75,9 +75,29 @@ class AliasStore:
         self._past: dict[tuple[str, str, int], Alias] = {}  # history never changes, so what was read once is kept
 
     def read(self, name: str, alias: str = "champion") -> Alias | None:
-        """Return the alias as it stands, or None."""
-        document = documents.read(self._objects, layout.alias_key(name, alias))
+        """Return the alias as it stands, or None.
+
+        Raises:
+            BadInput: it is gone, and its history is there.
+        """
+        document = self._document(name, alias)
         return Alias.from_body(document.body) if document and document.body["generation"] else None
+
+    def live(self, name: str, alias: str = "champion") -> Alias | None:
+        """Return the alias as it stands, or None; its version is there.
+
+        Raises:
+            BadInput: as ``read``; or the manifest of its version is gone.
+        """
+        found = self.read(name, alias)
+        if found is not None and manifests.read(self._objects, name, found.version) is None:
+            raise BadInput(
+                "LOST_VERSION",
+                f"{alias} is version {found.version} of {name}, and its manifest is gone",
+                "restore it from a backup, or let `transfer-learning gc --delete` write it again as its publish has it",
+                file=self._objects.full_uri(layout.version_key(name, found.version)),
+            )
+        return found
 
     def all(self, name: str) -> dict[str, Alias]:
         """Return every alias of a model by its name."""
@@ -197,15 +217,27 @@ class AliasStore:
         for alias in self._names(name):
             mine = False
             while not mine:
-                document = documents.read(self._objects, layout.alias_key(name, alias))
-                assert document is not None, "an alias is never deleted"
+                document = self._document(name, alias)
+                assert document is not None, "what is listed is there"
                 body = {**document.body, "alias_nonce": document.body.get("alias_nonce", document.body["nonce"])}
                 _, mine = documents.replace(self._objects, layout.alias_key(name, alias), body, document.etag)
 
     def _names(self, name: str) -> list[str]:
         prefix = layout.aliases_prefix(name)
-        keys = [info.key.removeprefix(prefix) for info in self._objects.list(prefix)]
-        return [key.removesuffix(".json") for key in keys if "/" not in key]
+        keys = (info.key.removeprefix(prefix) for info in self._objects.list(prefix))
+        return sorted({key.partition("/")[0].removesuffix(".json") for key in keys})
+
+    def _document(self, name: str, alias: str) -> documents.Document | None:
+        key = layout.alias_key(name, alias)
+        document = documents.read(self._objects, key)
+        if document is None and any(True for _ in self._objects.list(layout.history_prefix(name, alias))):
+            raise BadInput(
+                "LOST_ALIAS",
+                "is gone, and the history of the alias is there",
+                "restore it from a backup, or delete its history to begin anew",
+                file=self._objects.full_uri(key),
+            )
+        return document
 
     def _move(
         self,
@@ -218,7 +250,7 @@ class AliasStore:
         """Move the alias as ``plan`` says for what stands there, again and again until nobody comes in between."""
         key = layout.alias_key(name, alias)
         while True:
-            document = documents.read(self._objects, key)
+            document = self._document(name, alias)
             if document is None:
                 reserved = {"generation": 0, "version": None, "actor": actor, "at": datetime.now(UTC).isoformat()}
                 document, _ = documents.create(self._objects, key, reserved)
@@ -252,7 +284,7 @@ class AliasStore:
         key = layout.history_key(name, alias, body["generation"])
         kept, _ = documents.create(self._objects, key, body)
         if kept.body["alias_nonce"] != body["alias_nonce"]:
-            raise StoreError(f"{self._objects.full_uri(key)} is the past of another alias — was the alias file deleted by hand?")
+            raise _damaged_history(self._objects.full_uri(key), "is the past of another alias")
 
     def _generations(self, name: str, alias: str, current: Alias) -> list[Alias]:
         return [*(self._generation(name, alias, g) for g in range(1, current.generation)), current]
@@ -263,9 +295,13 @@ class AliasStore:
             key = layout.history_key(name, alias, generation)
             document = documents.read(self._objects, key)
             if document is None:
-                raise StoreError(f"{self._objects.full_uri(key)} is missing — the history of the alias was damaged")
+                raise _damaged_history(self._objects.full_uri(key), "is missing")
             self._past[where] = Alias.from_body(document.body)
         return self._past[where]
+
+
+def _damaged_history(uri: str, what: str) -> BadInput:
+    return BadInput("DAMAGED_HISTORY", f"the history of the alias {what}", "restore it from a backup", file=uri)
 
 
 def _broken_rules(

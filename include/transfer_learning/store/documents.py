@@ -1,8 +1,8 @@
 """JSON documents written once or by compare-and-swap, with every unclear answer settled.
 
 A lost answer looks like a lost race, since boto3 repeats the write and meets its own success. Each document therefore carries a
-nonce, and reading it back says whose it is. It carries the hash of itself as well, so that no changed byte is believed. Nothing
-here deletes.
+nonce, and reading it back says whose it is. It carries the hash of itself and its key as well, so that no changed byte is
+believed, nor a document in the place of another. Nothing here deletes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from transfer_learning.store.object_store import ObjectStore, Stored
 
 FORMAT = 1
 SEAL = "sha256"
-"""Field with the hash of the others."""
+"""Field with the hash of the others and of the key."""
+
+SEALED = "sealed"
+"""Field that says that there is such a hash: without it, a document is of an earlier release."""
 
 ATTEMPTS = 10
 UNCLEAR = (PreconditionFailed, OutcomeUnknown, StoreUnreachable)
@@ -40,9 +43,9 @@ class Document:
     """One JSON document as it stands in the store.
 
     Attributes:
-        body: without the hash of itself.
+        body: without what seals it.
         etag: of what stands there.
-        sealed: it carries that hash, and it is right; documents of earlier releases carry none.
+        sealed: it carries the hash of itself, and it is right; documents of earlier releases carry none.
     """
 
     body: dict[str, Any]
@@ -119,7 +122,7 @@ def _write(
 ) -> tuple[Document, bool]:
     nonce = secrets.token_hex(16)
     mine = json.loads(canonical_json({**body, "format": FORMAT, "nonce": nonce}))
-    data = canonical_json({**mine, SEAL: _sha256(mine)}).encode()
+    data = canonical_json({**mine, SEALED: True, SEAL: _sha256(key, mine)}).encode()
     problem: StoreError | None = None
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -145,16 +148,12 @@ def _read_back(objects: ObjectStore, key: str, problem: StoreError) -> Document 
 
 
 def _parsed(objects: ObjectStore, key: str, stored: Stored) -> Document:
-    uri, fix = objects.full_uri(key), "restore it from a backup"
+    uri = objects.full_uri(key)
     try:
-        body = json.loads(stored.data)
-        body = body if isinstance(body, dict) else {}
-        seal = body.pop(SEAL, None)
-        sealed = seal is not None and seal == _sha256(body)
-    except ValueError as error:
-        raise Damaged("DAMAGED_DOCUMENT", f"is not JSON ({error})", fix, file=uri) from error
-    if seal is not None and not sealed:
-        raise Damaged("DAMAGED_DOCUMENT", "is not as it was written: its hash is another one", fix, file=uri)
+        body, sealed = _opened(key, json.loads(stored.data))
+    except (ValueError, RecursionError) as error:
+        what = f"is not as it was written there: {error}"
+        raise Damaged("DAMAGED_DOCUMENT", what, "restore it from a backup", file=uri) from error
     if (found := body.get("format")) != FORMAT:
         raise BadInput(
             "UNKNOWN_FORMAT", f"has format {found!r}, and this release reads {FORMAT}", "upgrade this package", file=uri
@@ -162,5 +161,19 @@ def _parsed(objects: ObjectStore, key: str, stored: Stored) -> Document:
     return Document(body, stored.etag, sealed)
 
 
-def _sha256(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(body).encode()).hexdigest()
+def _opened(key: str, found: Any) -> tuple[dict[str, Any], bool]:
+    """Return a document without what seals it, and whether it was sealed.
+
+    Raises:
+        ValueError: it is not what was sealed.
+    """
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    marks = found.pop(SEALED, None), found.pop(SEAL, None)
+    if marks != (None, None) and marks != (True, _sha256(key, found)):
+        raise ValueError("its hash is another one")
+    return found, marks != (None, None)
+
+
+def _sha256(key: str, body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json([key, body]).encode()).hexdigest()

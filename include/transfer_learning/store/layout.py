@@ -68,9 +68,14 @@ def alias_key(name: str, alias: str) -> str:
     return f"{aliases_prefix(name)}{check_name(alias, 'alias')}.json"
 
 
+def history_prefix(name: str, alias: str) -> str:
+    """Return the prefix of the past generations of an alias."""
+    return f"{aliases_prefix(name)}{check_name(alias, 'alias')}/history/"
+
+
 def history_key(name: str, alias: str, generation: int) -> str:
     """Return the key under which a past generation of an alias is kept."""
-    return f"{aliases_prefix(name)}{check_name(alias, 'alias')}/history/{generation}.json"
+    return f"{history_prefix(name, alias)}{generation}.json"
 
 
 def checkpoints_prefix(fingerprint: str) -> str:

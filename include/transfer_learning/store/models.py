@@ -63,7 +63,7 @@ class ModelStore:
             The version, and how many bytes this call uploaded for it.
 
         Raises:
-            BadInput: a file is a pickle, a link or otherwise refused; a parent does not exist.
+            BadInput: a file is a pickle, a link or otherwise refused; a parent does not exist; an alias is damaged.
             StoreError: the store failed; the same call again settles what happened.
         """
         found = None if force else self.find(name, fingerprint)
@@ -128,7 +128,7 @@ class ModelStore:
                 raise BadInput("NO_VERSION", f"model {name} has no versions", manifests.what_exists(self._objects, name))
             return int(versions[-1]["version"])
         aliases = AliasStore(self._objects)
-        alias = aliases.read(name, selector)
+        alias = aliases.live(name, selector)
         if alias is None:
             known = ", ".join(sorted(aliases.all(name))) or "none"
             raise BadInput(
@@ -233,11 +233,21 @@ class ModelStore:
     def _declare(self, manifest: Manifest, abandoned: documents.Document | None) -> documents.Document:
         """Create the intent, or replace an abandoned one; return what stands: mine, another attempt's or the collector's."""
         key = layout.intent_key(manifest["name"], manifest["publish_id"])
-        newest = max(manifests.numbers(self._objects, manifest["name"]), default=0)
-        body = {"publish_id": manifest["publish_id"], "newest": newest, "manifest": manifest}
+        body = {"publish_id": manifest["publish_id"], "newest": self._newest(manifest["name"]), "manifest": manifest}
         if abandoned is None:
             return documents.create(self._objects, key, body)[0]
         return documents.replace(self._objects, key, body, abandoned.etag)[0]
+
+    def _newest(self, name: str) -> int:
+        """Return the highest number that any version had, 0 for none.
+
+        Aliases and verdicts count too: were the manifest that they speak of gone, and its number given to another version, that
+        one would be live, and vouched for, at once.
+        """
+        prefix = layout.evaluations_prefix(name)
+        judged = (info.key.removeprefix(prefix).partition("/")[0] for info in self._objects.list(prefix))
+        aliased = (alias.version for alias in AliasStore(self._objects).all(name).values())
+        return max([*manifests.numbers(self._objects, name), *map(int, filter(str.isdecimal, judged)), *aliased], default=0)
 
     def _commit(self, name: str, intent: dict[str, Any]) -> Manifest:
         """Walk upwards from the newest version that the intent saw, and return the manifest of this publish."""

@@ -113,7 +113,7 @@ class EvaluateOperator(SpecOperator):
             return self.planned().champion, self.planned().champion_generation
 
         def read() -> list[int | None]:
-            found = store.aliases.read(model, alias)
+            found = store.aliases.live(model, alias)
             return [None, None] if found is None else [found.version, found.generation]
 
         version, generation = self.pinned(context, "champion", read)

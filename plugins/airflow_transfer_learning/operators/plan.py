@@ -108,7 +108,7 @@ class PlanOperator(TransferLearningOperator):
             store = self.open_store()
             store.check()
             self.check_sources(specs.get("pull"))
-            champion = store.aliases.read(self.model, self.alias)
+            champion = store.aliases.live(self.model, self.alias)
             plan = PlanRef(
                 model=self.model,
                 base=self.pinned_base(store, specs),
