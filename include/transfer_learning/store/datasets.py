@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,8 @@ ROOT = "datasets"
 LATEST = "latest.json"
 
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 class DatasetStore:
@@ -89,9 +93,18 @@ class DatasetStore:
         return [] if document is None else [past["reason"] for past in document.body["history"]]
 
     def latest(self, name: str) -> dict[str, Any] | None:
-        """Return the manifest of the snapshot published last, or None where there is none."""
-        pointer = documents.read(self._objects, _latest_key(name))
-        return None if pointer is None else self.manifest(name, pointer.body["digest"])
+        """Return the manifest of the snapshot published last; None where there is none, or it is lost, of which the log tells."""
+        document = None
+        try:
+            if (pointer := documents.read(self._objects, _latest_key(name))) is None:
+                return None
+            document = documents.read(self._objects, _snapshot_key(name, pointer.body["digest"]))
+            lost = f"snapshot {pointer.body['digest']} is gone"
+        except documents.Damaged as damage:
+            lost = str(damage)
+        if document is None:
+            log.warning("SNAPSHOT LOST of dataset %s: %s; what is pulled now takes nothing over from it", name, lost)
+        return None if document is None else documents.plain(document)
 
     def manifest(self, name: str, digest: str) -> dict[str, Any]:
         """Return a snapshot's manifest.
@@ -126,13 +139,17 @@ class DatasetStore:
                 "WRONG_DATASET", f"is of dataset {manifest.get('name')!r}, not {name!r}", file=folder / "manifest.json"
             )
         digest = check_sha256(manifest["digest"])
-        standing = documents.read(self._objects, _snapshot_key(name, digest))
-        uploaded = 0
+        key, standing, uploaded = _snapshot_key(name, digest), None, 0
+        with contextlib.suppress(documents.Damaged):
+            standing = documents.read(self._objects, key)
         if standing is None:
             uploaded = self._upload_parts(name, folder / "parts", manifest["parts"])
-            standing, _ = documents.create(self._objects, _snapshot_key(name, digest), manifest)
+            standing, _ = documents.restore(self._objects, key, manifest)
         pointer = {"digest": digest}
-        self._change(_latest_key(name), lambda now: None if now is not None and now.body["digest"] == digest else pointer)
+        try:
+            self._change(_latest_key(name), lambda now: None if now is not None and now.body["digest"] == digest else pointer)
+        except documents.Damaged:
+            documents.restore(self._objects, _latest_key(name), pointer)
         return documents.plain(standing), uploaded
 
     def fetch(

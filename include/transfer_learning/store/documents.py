@@ -87,6 +87,22 @@ def create(objects: ObjectStore, key: str, body: Mapping[str, Any]) -> tuple[Doc
     )
 
 
+def restore(objects: ObjectStore, key: str, body: Mapping[str, Any]) -> tuple[Document, bool]:
+    """Create a document, also in the place of a damaged one: for what is known without it.
+
+    Returns:
+        As ``create``.
+
+    Raises:
+        OutcomeUnknown: as ``create``.
+        BadInput: as ``create``.
+    """
+    try:
+        return create(objects, key, body)
+    except Damaged:
+        return replace(objects, key, body, objects.get(key).etag)
+
+
 def replace(objects: ObjectStore, key: str, body: Mapping[str, Any], etag: str) -> tuple[Document, bool]:
     """Write a document in the place of the one with this etag.
 
@@ -167,8 +183,8 @@ def _opened(key: str, found: Any) -> tuple[dict[str, Any], bool]:
     Raises:
         ValueError: it is not what was sealed.
     """
-    if not isinstance(found, dict):
-        raise ValueError("no JSON object")
+    if not isinstance(found, dict) or "format" not in found:
+        raise ValueError("it names no format")
     marks = found.pop(SEALED, None), found.pop(SEAL, None)
     if marks != (None, None) and marks != (True, _sha256(key, found)):
         raise ValueError("its hash is another one")

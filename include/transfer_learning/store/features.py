@@ -116,12 +116,9 @@ class FeatureStore:
             if lacking := self._lacking(manifest):
                 what = f"{lacking[0]} is gone from the store since it was found there; a retry computes its rows again"
                 raise ObjectMissing(what)
-        try:
-            document, mine = documents.create(self._objects, place, manifest)
-            if not mine and (not document.sealed or self._lacking(document.body)):
-                document, _ = documents.replace(self._objects, place, manifest, document.etag)
-        except documents.Damaged:
-            document, _ = documents.replace(self._objects, place, manifest, self._objects.get(place).etag)
+        document, mine = documents.restore(self._objects, place, manifest)
+        if not mine and (not document.sealed or self._lacking(document.body)):
+            document, _ = documents.replace(self._objects, place, manifest, document.etag)
         return documents.plain(document)
 
     def find(self, digest: str) -> dict[str, Any] | None:

@@ -91,8 +91,14 @@ class ModelStore:
         return self._ref(manifest)
 
     def find(self, name: str, fingerprint: str) -> ModelRef | None:
-        """Return the version with this fingerprint, unless it was pruned."""
-        pointer = documents.read(self._objects, layout.fingerprint_key(name, fingerprint))
+        """Return the version with this fingerprint, unless it was pruned; a damaged pointer to it is written again."""
+        try:
+            pointer = documents.read(self._objects, layout.fingerprint_key(name, fingerprint))
+        except documents.Damaged:
+            same = [manifest for manifest in self.versions(name) if manifest["fingerprint"] == fingerprint]
+            if same:
+                self._remember(same[-1])
+            return self._ref(same[-1]) if same else None
         manifest = manifests.read(self._objects, name, pointer.body["version"]) if pointer else None
         if manifest is None or "pruned" in manifest or manifest["fingerprint"] != fingerprint:
             return None
@@ -268,7 +274,7 @@ class ModelStore:
         """Let the fingerprint find this version, unless it already finds a newer one."""
         key = layout.fingerprint_key(manifest["name"], manifest["fingerprint"])
         body = {name: manifest[name] for name in ("fingerprint", "version", "publish_id")}
-        pointer, mine = documents.create(self._objects, key, body)
+        pointer, mine = documents.restore(self._objects, key, body)
         while not mine and pointer.body["version"] < manifest["version"]:
             pointer, mine = documents.replace(self._objects, key, body, pointer.etag)
 

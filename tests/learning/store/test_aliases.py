@@ -12,6 +12,7 @@ from transfer_learning.errors import BadInput, OutcomeUnknown, PreconditionFaile
 from transfer_learning.store import documents, layout
 from transfer_learning.store.aliases import Alias, AliasStore, Move
 from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore, Stored
+from transfer_learning.store.retention import prune
 
 
 def with_versions(objects: ObjectStore, count: int = 3, name: str = "news") -> AliasStore:
@@ -313,6 +314,38 @@ def test_someone_who_moves_in_between_is_seen(objects: ObjectStore) -> None:
 
 
 @pytest.mark.promise(13)
+def test_an_alias_that_is_gone_while_its_history_is_there_is_not_begun_anew(objects: ObjectStore) -> None:
+    aliases = with_versions(objects)
+    promote(aliases, 1)
+    promote(aliases, 2)
+    objects.delete(layout.alias_key("news", "champion"))
+    before = {info.key for info in objects.list("")}
+
+    uses: list[Callable[[], object]] = [
+        lambda: AliasStore(objects).read("news"),
+        lambda: AliasStore(objects).all("news"),
+        lambda: AliasStore(objects).fence("news"),
+        lambda: promote(AliasStore(objects), 3),
+        lambda: rollback(AliasStore(objects)),
+        lambda: prune(objects, "news", keep=1, actor="ada"),
+    ]
+    for use in uses:
+        with pytest.raises(BadInput, match=r"^LOST_ALIAS \S+/champion.json is gone, and the history of the alias is there — "):
+            use()
+
+    assert {info.key for info in objects.list("")} == before
+
+
+def test_a_hole_in_the_history_of_an_alias_is_one_line_with_its_key(objects: ObjectStore) -> None:
+    aliases = with_versions(objects)
+    promote(aliases, 1)
+    promote(aliases, 2)
+    objects.delete(layout.history_key("news", "champion", 1))
+
+    with pytest.raises(BadInput, match=r"^DAMAGED_HISTORY \S+/history/1.json the history of the alias is missing — restore"):
+        promote(AliasStore(objects), 3)
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_mover_killed_at_any_call_loses_no_generation(objects: ObjectStore, after: bool) -> None:
     calls = 0

@@ -150,6 +150,27 @@ def test_two_publishers_of_different_snapshots_both_finish(tmp_path: Path) -> No
         assert DatasetStore(objects).manifest("bbc", manifest["digest"]) == manifest
 
 
+@pytest.mark.parametrize("what", ["latest.json", f"snapshots/{digest(sorted(DAY_2.items()))}.json"])
+@pytest.mark.parametrize("damage", [None, b"", f"datasets/bbc/snapshots/{digest(sorted(DAY_1.items()))}.json"])
+def test_what_names_the_latest_snapshot_is_written_anew_when_it_is_gone_or_damaged(
+    objects: ObjectStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str, damage: bytes | str | None
+) -> None:
+    first, _ = publish(objects, tmp_path / "first", DAY_1)
+    second, _ = publish(objects, tmp_path / "second", DAY_2)
+    key = f"datasets/bbc/{what}"
+    if damage is None:
+        objects.delete(key)
+    else:
+        objects.put(key, damage if isinstance(damage, bytes) else objects.get(damage).data)
+
+    assert DatasetStore(objects).latest("bbc") is None
+    assert ("SNAPSHOT LOST of dataset bbc" in caplog.text) == (what != "latest.json" or damage is not None)
+    again, _ = publish(objects, tmp_path / "third", DAY_2)
+
+    assert again == second == DatasetStore(objects).latest("bbc")
+    assert DatasetStore(objects).manifest("bbc", first["digest"]) == first
+
+
 def test_a_part_that_is_neither_in_the_folder_nor_in_the_store_is_refused(objects: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"^BROKEN_SNAPSHOT .*\.parquet a part of the snapshot is missing, and this pull kept it"):
         publish(objects, tmp_path / "out", DAY_1, known={"test": b"golden"})

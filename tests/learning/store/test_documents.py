@@ -102,17 +102,16 @@ def test_there_is_no_document_where_nothing_was_written(objects: ObjectStore) ->
     assert documents.read(objects, KEY) is None
 
 
-@pytest.mark.parametrize("data", [b'{"format": 2}', b"{}"])
-def test_an_unknown_format_is_refused_with_one_line(data: bytes) -> None:
+def test_an_unknown_format_is_refused_with_one_line() -> None:
     objects = MemoryObjectStore()
-    objects.put(KEY, data)
+    objects.put(KEY, b'{"format": 2}')
 
     with pytest.raises(BadInput, match=r"^UNKNOWN_FORMAT memory://store/models/news/versions/000001.json has format"):
         documents.read(objects, KEY)
 
 
-@pytest.mark.parametrize("data", [b'{"format": 1', b"", b"[]", b"null", b"[" * 100_000])
-def test_a_document_that_is_no_json_object_is_refused_with_one_line(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b'{"format": 1', b"", b"{}", b"[]", b"null", b"[" * 100_000])
+def test_what_is_no_document_is_refused_with_one_line(data: bytes) -> None:
     objects = MemoryObjectStore()
     objects.put(KEY, data)
 
@@ -157,12 +156,10 @@ def test_a_document_of_an_earlier_release_has_no_hash_and_is_read() -> None:
     assert replaced.sealed
 
 
-@pytest.mark.parametrize(
-    "data", [b'{"sha256": "0", "loss": NaN}', b'{"sha256": "0", "loss": 1e999}', b'{"sha256": "0", "said": "\\ud800"}']
-)
-def test_what_is_json_to_python_alone_is_refused_with_one_line(data: bytes) -> None:
+@pytest.mark.parametrize("more", [b'"loss": NaN', b'"loss": 1e999', b'"said": "\\ud800"'])
+def test_what_is_json_to_python_alone_is_refused_with_one_line(more: bytes) -> None:
     objects = MemoryObjectStore()
-    objects.put(KEY, data)
+    objects.put(KEY, b'{"format": 1, "sealed": true, "sha256": "0", ' + more + b"}")
 
     with pytest.raises(documents.Damaged, match=r"^DAMAGED_DOCUMENT memory://store/"):
         documents.read(objects, KEY)

@@ -13,12 +13,14 @@ import pyarrow.parquet
 import pytest
 
 from learning.store.faults import DyingObjectStore, FaultyObjectStore, ForgetfulObjectStore, Killed
+from learning.store.test_evaluations import write_evaluation
 from learning.store.tiny import digest, promote, publish, write_ledger, write_model
 from promises import sizes
 from transfer_learning.errors import BadInput, ObjectMissing, StoreError
 from transfer_learning.store import documents, layout
 from transfer_learning.store.aliases import AliasStore
 from transfer_learning.store.cache import Cache
+from transfer_learning.store.evaluations import EvaluationStore
 from transfer_learning.store.garbage import collect
 from transfer_learning.store.models import ModelStore
 from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore
@@ -264,6 +266,62 @@ def test_a_pruned_version_is_no_hit_and_its_number_is_never_used_again(objects: 
     assert ModelStore(objects).find("news", digest("fingerprint", 1)) == ref
     with pytest.raises(BadInput, match=r"^VERSION_PRUNED version 1 of model news was pruned — versions: 2$"):
         ModelStore(objects).manifest("news", 1)
+
+
+def judge(objects: ObjectStore, version: int, folder: Path) -> None:
+    EvaluationStore(objects).write("news", version, "night", write_evaluation(folder))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        lambda objects, folder: promote(AliasStore(objects), 2),
+        lambda objects, folder: judge(objects, 2, folder / "evaluation"),
+    ],
+    ids=["alias", "verdict"],
+)
+def test_the_number_of_a_version_whose_manifest_is_gone_is_never_used_again(
+    objects: ObjectStore, tmp_path: Path, name: Callable[[ObjectStore, Path], object]
+) -> None:
+    publish(objects, tmp_path, seed=1)
+    publish(objects, tmp_path, seed=2)
+    name(objects, tmp_path)
+    lost = ModelStore(objects).manifest("news", 2)
+    objects.delete(layout.version_key("news", 2))
+
+    ref, _ = publish(objects, tmp_path, seed=3)
+    assert (ref.version, versions(objects)) == (3, [1, 3])
+
+    collect(objects, older_than=timedelta(0), delete=True)
+    assert ModelStore(objects).manifest("news", 2) == {**lost, "nonce": ModelStore(objects).manifest("news", 2)["nonce"]}
+
+
+def test_an_alias_whose_version_is_gone_is_one_line_with_its_key(tmp_path: Path) -> None:
+    objects = MemoryObjectStore()
+    publish(objects, tmp_path, seed=1)
+    promote(AliasStore(objects), 1)
+    objects.delete(layout.version_key("news", 1))
+
+    with pytest.raises(BadInput, match=r"^LOST_VERSION \S+/versions/000001.json champion is version 1 of news, and its manifest"):
+        ModelStore(objects).resolve("news", "champion")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"sealed": true}'])
+def test_a_damaged_pointer_to_the_version_of_a_fingerprint_is_written_again(tmp_path: Path, damage: bytes) -> None:
+    objects = MemoryObjectStore()
+    first, _ = publish(objects, tmp_path, seed=1)
+    key = layout.fingerprint_key("news", first.fingerprint)
+    objects.put(key, damage)
+
+    assert ModelStore(objects).find("news", first.fingerprint) == first
+    pointer = documents.read(objects, key)
+    assert pointer is not None
+    assert pointer.body["version"] == 1
+
+    objects.delete(layout.version_key("news", 1))
+    objects.put(key, damage)
+    again, _ = publish(objects, tmp_path, seed=1)
+    assert (again, ModelStore(objects).find("news", first.fingerprint)) == (first, first)
 
 
 def test_a_version_is_found_by_number_alias_and_latest(objects: ObjectStore, tmp_path: Path) -> None:
