@@ -217,6 +217,16 @@ def test_a_base_that_names_a_missing_alias_is_refused(task, store, plan):
     assert "NO_ALIAS model news has no alias 'champion'" in refused(task, plan(base="model://news@champion"))
 
 
+def test_a_champion_whose_version_is_gone_is_refused(task, store, plan, published):
+    version = published("news")
+    store.aliases.promote(
+        "news", version, promote_id="p", actor="ada", reason="first", expected_generation=None, as_of="2026-02-01T00:00:00+00:00"
+    )
+    store.objects.delete("models/news/versions/000001.json")
+
+    assert refused(task, plan()).startswith("LOST_VERSION")
+
+
 def test_a_store_of_another_layout_is_refused(task, store, plan):
     store.objects.put("store.json", b'{"layout": 9, "format": 1, "nonce": "n"}')
 
