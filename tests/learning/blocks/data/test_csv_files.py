@@ -34,6 +34,14 @@ class TestCsv:
 
         assert rows_of(path, "csv", encoding="utf-16")[0]["text"] == "é"
 
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    def test_utf_16_without_a_mark_is_read_with_the_encoding_that_its_refusal_names(self, tmp_path, encoding):
+        path = written(tmp_path / "a.csv", "id,text,label\n1,a,x\n".encode(encoding))
+
+        assert f"set encoding='{encoding}'" in refusal(path, "csv")
+        assert f"set encoding='{encoding}'" in refusal(path, "csv", encoding="utf-16")
+        assert rows_of(path, "csv", encoding=encoding)[0]["text"] == "a"
+
     def test_a_quoted_cell_may_span_batches_of_lines(self, tmp_path, monkeypatch):
         monkeypatch.setattr("transfer_learning.blocks.data.csv_files.BATCH_ROWS", 2)
         path = written(tmp_path / "a.csv", "id,text,label\n" + "".join(f'{i},"t\n{i}",x\n' for i in range(5)))
@@ -82,12 +90,26 @@ class TestCsv:
             (
                 "id,text,label\n1,a,x\n".encode("utf-16-le"),
                 "WRONG_ENCODING a.csv the file is UTF-16 (little-endian, without a mark)"
-                " — set encoding='utf-16', or convert it to UTF-8",
+                " — set encoding='utf-16-le', or convert it to UTF-8",
             ),
         ],
     )
     def test_bad_input_is_one_line(self, tmp_path, content, line):
         assert refusal(written(tmp_path / "a.csv", content), "csv") == line
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+    def test_an_encoding_with_a_mark_refuses_a_file_without_one(self, tmp_path, encoding):
+        path = written(tmp_path / "a.csv", b"id,text,label\n1,a,x\n")
+
+        assert refusal(path, "csv", encoding=encoding) == (
+            f"WRONG_ENCODING a.csv not {encoding}: the file does not begin with a byte order mark"
+            f" — leave encoding out for UTF-8, or set '{encoding}-le' or '{encoding}-be'"
+        )
+
+    def test_an_encoding_that_names_no_byte_is_refused_in_one_line(self, tmp_path):
+        path = written(tmp_path / "a.csv", b"id,text,label\n1,a-b.c,x\n")
+
+        assert refusal(path, "csv", encoding="punycode").startswith("WRONG_ENCODING a.csv not punycode: ")
 
     def test_the_byte_offset_counts_from_the_start_of_a_large_file(self, tmp_path):
         head = b"id,text,label\n" + b"1,some text,x\n" * 200_000

@@ -50,6 +50,12 @@ class TestClassFolders:
 
         assert str(caught.value).startswith(line)
 
+    def test_a_text_without_the_mark_of_its_encoding_names_its_file(self, tmp_path):
+        file = self.folder(tmp_path, {"tech/2.txt": b"a fine text"})
+
+        with pytest.raises(BadInput, match=r"^WRONG_ENCODING news/tech/2.txt not utf-16: the file does not begin with a byte"):
+            self.read(file, encoding="utf-16")
+
     def test_a_column_that_folders_do_not_have_is_missing(self, tmp_path):
         file = self.folder(tmp_path, {"sport/1.txt": b"fine"})
 
