@@ -46,6 +46,21 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (lambda: PullSpec(name="news", split_sources={}, split={"key": "given"}), "BAD_SETTING a source of PullSpec is empty"),
         (lambda: TaskSpec(label=""), "BAD_SETTING TaskSpec.text and TaskSpec.label must name a column"),
         (
+            lambda: TaskSpec(text_pair=""),
+            "BAD_SETTING TaskSpec.text_pair is empty, and must name a column — leave it out",
+        ),
+        (lambda: TaskSpec(id=""), "BAD_SETTING TaskSpec.id is empty, and must name a column — leave it out"),
+        (lambda: TaskSpec(group=""), "BAD_SETTING TaskSpec.group is empty, and must name a column — leave it out"),
+        (lambda: TaskSpec(time=""), "BAD_SETTING TaskSpec.time is empty, and must name a column — leave it out"),
+        (
+            lambda: TaskSpec(slices=("desk", "")),
+            "BAD_SETTING TaskSpec.slices[1] is empty, and must name a column — leave it out",
+        ),
+        (
+            lambda: EvaluateSpec(slices=("",)),
+            "BAD_SETTING EvaluateSpec.slices[0] is empty, and must name a column — leave it out",
+        ),
+        (
             lambda: PullSpec(name="books", source="a.csv", task=TaskSpec(label=None)),
             "BAD_SETTING task.label is None, so no row has a label, and unlabelled is 'refuse' — set unlabelled='keep'",
         ),

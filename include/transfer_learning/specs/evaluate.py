@@ -8,7 +8,7 @@ from typing import Literal
 from transfer_learning.errors import BadInput
 from transfer_learning.settings import Settings
 from transfer_learning.specs.names import check_name, check_seed
-from transfer_learning.specs.task import TaskSpec
+from transfer_learning.specs.task import TaskSpec, check_slices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,5 +68,6 @@ class EvaluateSpec(Settings):
     def check(self) -> None:
         check_seed(self.seed, "EvaluateSpec.seed")
         check_name(self.alias, "alias")
+        check_slices(self.slices, "EvaluateSpec.slices")
         if self.bootstrap_samples < 100:
             raise BadInput("BAD_SETTING", f"EvaluateSpec.bootstrap_samples must be 100 or more, found {self.bootstrap_samples}")

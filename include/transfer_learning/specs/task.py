@@ -9,6 +9,16 @@ from transfer_learning.errors import BadInput
 from transfer_learning.settings import Settings
 
 
+def check_slices(slices: tuple[str, ...], where: str) -> None:
+    """Check that each names a column.
+
+    Raises:
+        BadInput: one is empty.
+    """
+    if "" in slices:
+        raise BadInput("BAD_SETTING", f"{where}[{slices.index('')}] is empty, and must name a column", "leave it out")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec(Settings):
     """What the model must do, as typed column roles."""
@@ -34,6 +44,10 @@ class TaskSpec(Settings):
     def check(self) -> None:
         if not self.text or self.label == "":
             raise BadInput("BAD_SETTING", "TaskSpec.text and TaskSpec.label must name a column", "name the columns of your data")
+        for role in ("text_pair", "id", "group", "time"):
+            if getattr(self, role) == "":
+                raise BadInput("BAD_SETTING", f"TaskSpec.{role} is empty, and must name a column", "leave it out")
+        check_slices(self.slices, "TaskSpec.slices")
         if self.label is not None and self.label in (self.text, self.text_pair):
             what = f"TaskSpec.label is {self.label!r}, which is a text too: the answer would stand in the question"
             raise BadInput("BAD_SETTING", what, "name the column of the labels")
