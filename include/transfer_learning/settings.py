@@ -122,6 +122,7 @@ def _plain(value: Any) -> Any:
 
 def _coerce(where: str, value: Any, hint: Any) -> Any:
     """Return ``value`` as ``hint`` wants it, or raise one line; JSON lists become tuples, dicts become specs."""
+    _check_size(where, value)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -144,6 +145,14 @@ def _coerce(where: str, value: Any, hint: Any) -> Any:
             _coerce(where, key, arguments[0]): _coerce(f"{where}[{key!r}]", item, arguments[1]) for key, item in value.items()
         }
     return _coerce_scalar(where, value, hint)
+
+
+def _check_size(where: str, value: Any) -> None:
+    """Refuse what neither a file nor a library takes."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise BadInput("BAD_SETTING", f"{where} needs more than 64 bits", "write a smaller number")
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        raise BadInput("BAD_SETTING", f"{where} holds half a surrogate pair", "write the text again")
 
 
 def _coerce_union(where: str, value: Any, options: tuple[Any, ...]) -> Any:

@@ -12,6 +12,7 @@ from transfer_learning.errors import BadInput
 from transfer_learning.settings import Settings, canonical_json
 from transfer_learning.specs import (
     EvaluateSpec,
+    FeatureSpec,
     FineTuneSpec,
     Gate,
     PretrainSpec,
@@ -80,9 +81,29 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         ),
         (lambda: FineTuneSpec(epochs=0), "BAD_SETTING FineTuneSpec.epochs must be above 0, found 0"),
         (
-            lambda: FineTuneSpec(seed=2**70),
-            "BAD_SETTING FineTuneSpec.seed must lie between 0 and 4294967295, found 1180591620717411303424",
+            lambda: FineTuneSpec(seed=2**32),
+            "BAD_SETTING FineTuneSpec.seed must lie between 0 and 4294967295, found 4294967296",
         ),
+        (lambda: FineTuneSpec(seed=2**63), "BAD_SETTING FineTuneSpec.seed needs more than 64 bits — write a smaller number"),
+        (lambda: FineTuneSpec(replay=10**400), "BAD_SETTING FineTuneSpec.replay needs more than 64 bits"),
+        (lambda: FineTuneSpec(strategy=10**5000), "BAD_SETTING FineTuneSpec.strategy needs more than 64 bits"),
+        (lambda: FineTuneSpec(layer=-(10**30)), "BAD_SETTING FineTuneSpec.layer needs more than 64 bits"),
+        (lambda: Gate(floors={"accuracy": 10**400}), "BAD_SETTING Gate.floors['accuracy'] needs more than 64 bits"),
+        (lambda: FeatureSpec(shard=(2, 10**30)), "BAD_SETTING FeatureSpec.shard[1] needs more than 64 bits"),
+        (
+            lambda: PullSpec(**PULL, reset_split="\ud800"),
+            "BAD_SETTING PullSpec.reset_split holds half a surrogate pair — write the text again",
+        ),
+        (lambda: TaskSpec(slices=("\udfff",)), "BAD_SETTING TaskSpec.slices[0] holds half a surrogate pair"),
+        (
+            lambda: PullSpec(**PULL, memory_limit_mb=2**43),
+            "BAD_SETTING PullSpec.memory_limit_mb must lie between 256 and 2147483647, found 8796093022208",
+        ),
+        (
+            lambda: PullSpec(**PULL, cpu_limit_seconds=2**62),
+            "BAD_SETTING PullSpec.cpu_limit_seconds must lie between 1 and 2147483647, found 4611686018427387904",
+        ),
+        (lambda: PullSpec(**PULL, cpu_limit_seconds=0), "BAD_SETTING PullSpec.cpu_limit_seconds must lie between 1 and "),
         (lambda: EvaluateSpec(seed=-1), "BAD_SETTING EvaluateSpec.seed must lie between 0 and 4294967295, found -1"),
         (
             lambda: FineTuneSpec(unfreeze_blocks=2),

@@ -10,6 +10,9 @@ from transfer_learning.settings import NOT_IN_FINGERPRINT, Settings
 from transfer_learning.specs.names import check_name, duration
 from transfer_learning.specs.task import TaskSpec
 
+LARGEST_LIMIT = 2**31 - 1
+"""MiB or seconds: beyond any machine, and below what the kernel counts in bytes and nanoseconds."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SplitSpec(Settings):
@@ -118,8 +121,10 @@ class PullSpec(Settings):
             duration(self.window, "PullSpec.window")
             if self.task.time is None:
                 raise BadInput("BAD_SETTING", "PullSpec.window needs the column task.time", "set task.time")
-        if self.memory_limit_mb < 256 or self.cpu_limit_seconds < 1:
-            raise BadInput("BAD_SETTING", "PullSpec.memory_limit_mb must be 256 or more and cpu_limit_seconds 1 or more")
+        for setting, least in (("memory_limit_mb", 256), ("cpu_limit_seconds", 1)):
+            if not least <= (value := getattr(self, setting)) <= LARGEST_LIMIT:
+                what = f"PullSpec.{setting} must lie between {least} and {LARGEST_LIMIT}, found {value}"
+                raise BadInput("BAD_SETTING", what)
 
     def sources(self) -> tuple[str, ...]:
         """Return every source URI."""
