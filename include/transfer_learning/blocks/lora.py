@@ -8,9 +8,11 @@ adapter, as in ``peft``.
 from __future__ import annotations
 
 import torch
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from transfer_learning.blocks.head import TextClassifier
+from transfer_learning.errors import BadInput
 
 ADAPTED = ".base_layer."
 """Stands in the name of a frozen weight that has adapters beside it."""
@@ -25,10 +27,16 @@ def attach(classifier: TextClassifier, block: int, rank: int, alpha: float, seed
         rank: of the product of both matrices.
         alpha: the product counts ``alpha / rank`` times.
         seed: of the start values.
+
+    Raises:
+        BadInput: a rank that no adapted weight can have.
     """
     from peft import LoraConfig, inject_adapter_in_model  # a second that no other strategy needs
 
     backbone = classifier.backbone
+    # A layer that stands twice shares its weights, and then its adapters too.
+    layers = list({id(layer): layer for layer, *_ in backbone.blocks[block:]}.values())
+    _check_rank(layers, backbone.architecture.query_and_value, rank)
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]
@@ -36,9 +44,17 @@ def attach(classifier: TextClassifier, block: int, rank: int, alpha: float, seed
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in backbone.encoder.modules()),
     )
     torch.manual_seed(seed)
-    # A layer that stands twice shares its weights, and then its adapters too.
-    for layer in {id(layer): layer for layer, *_ in backbone.blocks[block:]}.values():
+    for layer in layers:
         inject_adapter_in_model(config, layer)
+
+
+def _check_rank(layers: list[nn.Module], adapted: tuple[str, ...], rank: int) -> None:
+    """Refuse what would fill the memory and express nothing more than the weights' own shape allows."""
+    modules = (module for layer in layers for name, module in layer.named_modules() if name.rpartition(".")[2] in adapted)
+    largest = min(min(module.weight.shape) for module in modules)
+    if rank > largest:
+        what = f"lora_rank is {rank}, and no change of the weights that are adapted has a rank above {largest}"
+        raise BadInput("BAD_SETTING", what, f"at most {largest}")
 
 
 def is_adapter(name: str) -> bool:

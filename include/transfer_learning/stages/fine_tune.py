@@ -172,7 +172,7 @@ def _freeze(classifier: TextClassifier, spec: FineTuneSpec, plan: defaults.Plan)
     """Prepare what the strategy trains; return the sha256 of every weight that it will leave as it is.
 
     Raises:
-        BadInput: a strategy that this model's shared weights do not allow.
+        BadInput: a strategy that this model's shared weights do not allow, or adapters of a rank that its weights do not.
     """
     if plan.layer_decay != 1:
         freezing.refuse_shared(classifier)

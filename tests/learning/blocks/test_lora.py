@@ -13,6 +13,7 @@ from transfer_learning.blocks import lora
 from transfer_learning.blocks.base_model import load_base
 from transfer_learning.blocks.batching import tokenize
 from transfer_learning.blocks.head import TextClassifier
+from transfer_learning.errors import BadInput
 
 WIDTH, LAYERS, LABELS = 16, 3, 3
 KINDS = ("bert", "roberta", "distilbert", "electra", "albert", "gpt2")
@@ -70,6 +71,19 @@ def test_gpt2s_query_key_and_value_are_one_adapted_weight(tmp_path: Path) -> Non
 
     assert sorted(moved) == [f"model.h.{layer}.attn.c_attn.weight" for layer in (1, 2)]
     assert trained == 2 * 2 * (WIDTH + 3 * WIDTH)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rank_above_the_smaller_side_of_a_weight_is_refused(tmp_path: Path, kind: str) -> None:
+    model, _ = classifier(tmp_path / "base", kind)
+
+    with pytest.raises(BadInput) as caught:
+        lora.attach(model, 1, rank=WIDTH + 1, alpha=4, seed=0)
+
+    assert str(caught.value) == (
+        "BAD_SETTING lora_rank is 17, and no change of the weights that are adapted has a rank above 16 — at most 16"
+    )
+    lora.attach(model, 1, rank=WIDTH, alpha=4, seed=0)
 
 
 @pytest.mark.parametrize("rank", [1, 3])
