@@ -117,6 +117,7 @@ def _compute(
     longest = length_within(spec.max_length, base.max_length, base.tokenizer, pairs=task.text_pair is not None)
     backbone = Backbone(base.model.to(device).eval())
     blocks = tuple(backbone.block_number(layer) for layer in spec.layers)
+    spec.merged({"layers": blocks})  # a name and a number may be the same layer, which only the model can tell
     extractor = Extractor(backbone, blocks, spec.pooling, spec.normalize)
     started, done, tokens = time.monotonic(), 0, 0
 

@@ -120,6 +120,14 @@ def test_a_layer_that_is_not_there_is_one_line(extraction: Extraction, layer: in
         extraction.run(layers=(layer,))
 
 
+@pytest.mark.parametrize("layers", [("encoder.layer.2", -1), (1, "encoder.layer.0")])
+def test_a_layer_given_by_name_and_by_number_is_refused_as_twice_the_same(
+    extraction: Extraction, layers: tuple[int | str, ...]
+) -> None:
+    with pytest.raises(BadInput, match="^BAD_SETTING FeatureSpec.layers must name at least one block, and none twice"):
+        extraction.run(layers=layers)
+
+
 @pytest.mark.parametrize("pair", [None, "second"])
 def test_a_length_that_leaves_nothing_of_a_text_is_one_line(extraction: Extraction, pair: str | None) -> None:
     extraction.give("train", make_rows(4), pairs=True)
