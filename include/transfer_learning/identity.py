@@ -31,14 +31,14 @@ def features_key(spec: FeatureSpec, base: str, layers: int | None = None) -> str
         BadInput: two of the spec's layers are the same one.
     """
     if layers is not None:
-        spec = spec.merged({"layers": [_from_the_last(layer, layers) for layer in spec.layers]})
+        spec = spec.merged({"layers": [from_the_last(layer, layers) for layer in spec.layers]})
     settings = {name: value for name, value in spec.canonical().items() if name not in WHICH_ROWS}
     pairs = spec.task is not None and spec.task.text_pair is not None
     parts = {"base": base, "spec": settings, "pairs": pairs, "numerics": NUMERICS_VERSIONS["feature_extract"]}
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-def _from_the_last(layer: int | str, layers: int) -> int | str:
+def from_the_last(layer: int | str, layers: int) -> int | str:
     """Return the negative number of a layer that exists; 0 is the embeddings."""
     return layer - layers - 1 if isinstance(layer, int) and 0 <= layer <= layers else layer
 

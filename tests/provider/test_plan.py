@@ -185,6 +185,14 @@ def test_features_that_the_training_could_not_take_end_here_in_one_line(task, st
     assert line in refused(task, plan(features=features, fine_tune=FineTuneSpec(strategy="linear_probe"), overrides=overrides))
 
 
+def test_a_plan_leaves_it_to_the_training_whether_two_numbers_are_one_layer(task, store, plan):
+    probe = FineTuneSpec(strategy="linear_probe", layer=2)
+
+    result, _ = task.run(plan(features=FeatureSpec(), fine_tune=probe))
+
+    assert result["overrides"] == {}
+
+
 def test_a_plan_with_features_hands_their_settings_on_and_tells_of_them(task, store, plan):
     options = {"features": FeatureSpec(splits=("train",)), "fine_tune": FineTuneSpec(strategy="linear_probe")}
 

@@ -137,6 +137,13 @@ def test_settings_that_are_left_open_are_those_of_the_features(workplace, featur
     assert with_features.canonical().items() >= of_training.items()
 
 
+@pytest.mark.parametrize(("of_features", "of_training"), [(-1, 2), (2, -1), (0, -3)])
+def test_a_layer_is_that_of_the_features_by_whichever_of_its_two_numbers(workplace, features, seen, of_features, of_training):
+    found = given(workplace, seen, spec=PROBE | {"layer": of_training}, features=features(spec={"layers": [of_features]}))
+
+    assert found["spec"].layer == of_features
+
+
 @pytest.mark.parametrize(
     ("of_training", "line"),
     [
@@ -296,6 +303,7 @@ def test_features_that_an_evaluation_cannot_take_are_one_clear_line(workplace, s
         ({"strategy": "probe_then_fine_tune", "pooling": "mean"}, {}, "b", False),
         ({"pooling": "cls"}, {}, "b", False),
         ({"layer": 1}, {}, "b", False),
+        ({"layer": 2}, {}, "b", False),
         ({"normalize": True}, {}, "b", False),
         ({"max_length": 8}, {}, "b", False),
         ({}, {"pooling": "max"}, "b", False),

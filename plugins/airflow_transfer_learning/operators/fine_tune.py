@@ -16,6 +16,7 @@ from transfer_learning.bases import BaseModel, Bases
 from transfer_learning.errors import BadInput
 from transfer_learning.identity import fingerprint
 from transfer_learning.jobs import JobResult
+from transfer_learning.model_files import layer_count
 from transfer_learning.refs import DatasetRef, ModelRef, version_of
 from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec
 from transfer_learning.store import Store
@@ -73,7 +74,7 @@ class FineTuneOperator(TrainingOperator):
             spec: FineTuneSpec = with_task(self.merged_spec(), manifest)
             model, base = self.model_name(), self.fetch_base(store, context, work / "base")
             sets = read_sets(store, self.features)
-            spec = with_features(spec, sets, manifest, base.digest)
+            spec = with_features(spec, sets, manifest, base)
             older = self.older(store, spec)
             rows = training_rows(manifest, sets, older)
             key = fingerprint("fine_tune", spec, rows | {"base": base.digest})
@@ -169,12 +170,12 @@ def fetch_base_ledger(store: Store, uri: str, destination: Path) -> dict[str, li
     return {"base_ledger": [destination]}
 
 
-def with_features(spec: FineTuneSpec, sets: Sequence[Set], manifest: Mapping[str, Any], base: str) -> FineTuneSpec:
+def with_features(spec: FineTuneSpec, sets: Sequence[Set], manifest: Mapping[str, Any], base: BaseModel) -> FineTuneSpec:
     """Return the settings with those of the features, if any, once it is sure that these are the right ones."""
     if not sets:
         return spec
-    spec = merged(spec, FeatureSpec.from_dict(sets[0]["spec"]))
-    check_for_training(sets, spec.task or TaskSpec(), manifest, base)
+    spec = merged(spec, FeatureSpec.from_dict(sets[0]["spec"]), layer_count(base.folder))
+    check_for_training(sets, spec.task or TaskSpec(), manifest, base.digest)
     return spec
 
 

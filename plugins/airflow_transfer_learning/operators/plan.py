@@ -15,7 +15,7 @@ from airflow_transfer_learning.operators.base import (
 )
 from airflow_transfer_learning.operators.base_model import starting_point
 from airflow_transfer_learning.operators.plan_summary import summarise
-from airflow_transfer_learning.operators.stored_features import merged
+from airflow_transfer_learning.operators.stored_features import check_settings
 from airflow_transfer_learning.settings import executors_are_local
 from transfer_learning.errors import BadInput, nearest
 from transfer_learning.refs import PlanRef
@@ -196,7 +196,7 @@ def check_together(specs: Mapping[str, Any], alias: str) -> None:
             "use one alias for both",
         )
     if "features" in specs and "fine_tune" in specs:
-        merged(specs["fine_tune"], specs["features"])
+        check_settings(specs["fine_tune"], specs["features"])
     if "pull" not in specs:
         return
     kept = (*specs["pull"].task.columns(), *specs["pull"].keep)

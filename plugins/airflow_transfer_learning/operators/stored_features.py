@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer_learning.errors import BadInput
+from transfer_learning.identity import from_the_last
 from transfer_learning.refs import FeaturesRef
 from transfer_learning.specs import FeatureSpec, FineTuneSpec, TaskSpec
 from transfer_learning.store import Store
@@ -29,8 +30,13 @@ def read_sets(store: Store, features: Any) -> list[Set]:
     return [store.features.manifest(FeaturesRef.from_dict(ref).digest) for ref in refs]
 
 
-def merged(spec: FineTuneSpec, features: FeatureSpec) -> FineTuneSpec:
+def merged(spec: FineTuneSpec, features: FeatureSpec, layers: int | None = None) -> FineTuneSpec:
     """Return the training's settings with those of the features where it left them open.
+
+    Args:
+        spec: of the training.
+        features: of the extraction.
+        layers: how many the base has; then either number of a layer will do, and the features' is returned.
 
     Raises:
         BadInput: another strategy, random weights, several layers, or settings that differ.
@@ -51,6 +57,8 @@ def merged(spec: FineTuneSpec, features: FeatureSpec) -> FineTuneSpec:
         if own is None or own is False:
             # A setting that means the same stays open, so that the fingerprint is that of the training without features.
             changed |= {name: value} if value != LEFT_OPEN[name] else {}
+        elif own != value and layers is not None and name == "layer" and same_layer(own, value, layers):
+            changed[name] = value
         elif own != value:
             what = f"FineTuneSpec.{name} is {own!r}, and the features were extracted with {value!r}"
             raise BadInput("WRONG_FEATURES", what, f"leave {name} to the features, or extract them with {own!r}")
@@ -58,6 +66,23 @@ def merged(spec: FineTuneSpec, features: FeatureSpec) -> FineTuneSpec:
         what = f"FineTuneSpec.precision is {spec.precision!r}, and the features were extracted in {features.precision!r}"
         raise BadInput("WRONG_FEATURES", what, "use one precision for both")
     return spec.merged(changed)
+
+
+def same_layer(one: int | str, other: int | str, layers: int) -> bool:
+    """Return whether two numbers are one layer, maybe counted from either end."""
+    return from_the_last(one, layers) == from_the_last(other, layers)
+
+
+def check_settings(spec: FineTuneSpec, features: FeatureSpec) -> None:
+    """Check the settings before the base is at hand, which alone tells whether layer 6 is layer -1: that is left open.
+
+    Raises:
+        BadInput: as ``merged``.
+    """
+    own, layer = spec.layer, features.layers[0]
+    if isinstance(own, int) and isinstance(layer, int) and (own < 0) != (layer < 0):
+        spec = spec.merged({"layer": None})
+    merged(spec, features)
 
 
 def stand_for(sets: Sequence[Set], facts: Mapping[str, Any]) -> bool:
