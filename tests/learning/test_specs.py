@@ -88,6 +88,8 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
         (lambda: FineTuneSpec(replay=10**400), "BAD_SETTING FineTuneSpec.replay needs more than 64 bits"),
         (lambda: FineTuneSpec(strategy=10**5000), "BAD_SETTING FineTuneSpec.strategy needs more than 64 bits"),
         (lambda: FineTuneSpec(layer=-(10**30)), "BAD_SETTING FineTuneSpec.layer needs more than 64 bits"),
+        (lambda: Gate(floors={"accuracy": 5}), "BAD_SETTING Gate.floors['accuracy'] must lie between 0 and 1, found 5.0"),
+        (lambda: Gate(floors={"macro_f1": -1}), "BAD_SETTING Gate.floors['macro_f1'] must lie between 0 and 1, found -1.0"),
         (lambda: Gate(floors={"accuracy": 10**400}), "BAD_SETTING Gate.floors['accuracy'] needs more than 64 bits"),
         (lambda: FeatureSpec(shard=(2, 10**30)), "BAD_SETTING FeatureSpec.shard[1] needs more than 64 bits"),
         (

@@ -39,13 +39,15 @@ class Gate(Settings):
             value = getattr(self, setting)
             if value is not None and not 0 <= value < 1:
                 raise BadInput("BAD_SETTING", f"Gate.{setting} must be at least 0 and below 1, found {value}")
-        for name in self.floors:
+        for name, floor in self.floors.items():
             if name not in FLOOR_METRICS:
                 raise BadInput("UNKNOWN_SETTING", f"Gate.floors has no metric {name!r}", f"known: {', '.join(FLOOR_METRICS)}")
+            if not 0 <= floor <= 1:
+                raise BadInput("BAD_SETTING", f"Gate.floors[{name!r}] must lie between 0 and 1, found {floor}")
 
 
 FLOOR_METRICS = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
-"""Metrics that a floor can be set on; all of them are better when higher."""
+"""Metrics that a floor can be set on; all of them are shares, and better when higher."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
