@@ -178,6 +178,11 @@ def test_wrong_settings_end_here_in_one_line(task, store, plan, overrides, line)
             {},
             "FeatureSpec names a column that the dataset does not keep; did you",
         ),
+        (
+            {},
+            {"pull": {"task": {"text_pair": "id"}}},
+            "BAD_SETTING a head on stored features is published for sentence-transformers, which takes one text",
+        ),
         ({}, {"features": {"poling": "cls"}}, "UNKNOWN_SETTING FeatureSpec has no setting 'poling'; did you mean 'pooling'"),
     ],
 )

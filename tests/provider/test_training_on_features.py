@@ -154,6 +154,15 @@ def test_a_layer_is_that_of_the_features_by_whichever_of_its_two_numbers(workpla
         ({"normalize": True}, "WRONG_FEATURES FineTuneSpec.normalize is True"),
         ({"max_length": 16}, "WRONG_FEATURES FineTuneSpec.max_length is 16, and the features were extracted with None"),
         ({"precision": "bf16"}, "WRONG_FEATURES FineTuneSpec.precision is 'bf16', and the features were extracted in 'fp32'"),
+        (
+            {"task": {**ROLES, "text_pair": "id"}},
+            "BAD_SETTING a head on stored features is published for sentence-transformers, which takes one text, and the task"
+            " has pairs — train without features=",
+        ),
+        (
+            {"task": {**ROLES, "text_pair": "id"}, "pooling": "architecture"},
+            "BAD_SETTING a head on stored features is published for sentence-transformers",
+        ),
         ({"task": {**ROLES, "text": "id"}}, r"WRONG_COLUMN \[id\] features are found by the texts"),
     ],
 )

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_transfer_learning.operators.base import with_task
 from airflow_transfer_learning.operators.base_model import starting_point
-from airflow_transfer_learning.operators.stored_features import Set, check_for_training, fetch_sets, merged, precisions, read_sets
+from airflow_transfer_learning.operators.stored_features import (
+    Set,
+    check_for_training,
+    check_single_texts,
+    fetch_sets,
+    merged,
+    precisions,
+    read_sets,
+)
 from airflow_transfer_learning.operators.training import TrainingOperator, parents
 from transfer_learning.bases import BaseModel, Bases
 from transfer_learning.errors import BadInput
@@ -174,6 +182,7 @@ def with_features(spec: FineTuneSpec, sets: Sequence[Set], manifest: Mapping[str
     """Return the settings with those of the features, if any, once it is sure that these are the right ones."""
     if not sets:
         return spec
+    check_single_texts(spec.task or TaskSpec())
     spec = merged(spec, FeatureSpec.from_dict(sets[0]["spec"]), layer_count(base.folder))
     check_for_training(sets, spec.task or TaskSpec(), manifest, base.digest)
     return spec

@@ -15,13 +15,13 @@ from airflow_transfer_learning.operators.base import (
 )
 from airflow_transfer_learning.operators.base_model import starting_point
 from airflow_transfer_learning.operators.plan_summary import summarise
-from airflow_transfer_learning.operators.stored_features import check_settings
+from airflow_transfer_learning.operators.stored_features import check_settings, check_single_texts
 from airflow_transfer_learning.settings import executors_are_local
 from transfer_learning.errors import BadInput, nearest
 from transfer_learning.refs import PlanRef
 from transfer_learning.settings import Settings
 from transfer_learning.sources import check_sources
-from transfer_learning.specs import EvaluateSpec, FeatureSpec, FineTuneSpec, PretrainSpec, PullSpec, check_name
+from transfer_learning.specs import EvaluateSpec, FeatureSpec, FineTuneSpec, PretrainSpec, PullSpec, TaskSpec, check_name
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -196,6 +196,8 @@ def check_together(specs: Mapping[str, Any], alias: str) -> None:
             "use one alias for both",
         )
     if "features" in specs and "fine_tune" in specs:
+        task = specs["fine_tune"].task or (specs["pull"].task if "pull" in specs else TaskSpec())
+        check_single_texts(task)
         check_settings(specs["fine_tune"], specs["features"])
     if "pull" not in specs:
         return

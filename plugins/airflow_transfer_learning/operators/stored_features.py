@@ -101,6 +101,17 @@ def stand_for(sets: Sequence[Set], facts: Mapping[str, Any]) -> bool:
         return False
 
 
+def check_single_texts(task: TaskSpec) -> None:
+    """Check that a head on stored features can be published for a task.
+
+    Raises:
+        BadInput: it reads pairs of texts.
+    """
+    if task.text_pair is not None:
+        what = "a head on stored features is published for sentence-transformers, which takes one text, and the task has pairs"
+        raise BadInput("BAD_SETTING", what, "train without features=")
+
+
 def check_inputs(task: TaskSpec, pulled: Mapping[str, Any]) -> None:
     """Check that a task reads the texts that the dataset was pulled with: features are found by the hash of those.
 
