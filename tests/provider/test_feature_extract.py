@@ -103,6 +103,15 @@ def test_the_last_layer_by_its_number_is_not_computed_again(workplace):
     assert workplace.features(ref) == workplace.features(workplace.ref)
 
 
+def test_a_column_that_the_dataset_does_not_keep_is_refused_before_anything_runs(workplace):
+    with pytest.raises(
+        AirflowFailException, match=r"^MISSING_COLUMN \[headlin\] FeatureSpec names .*; did you mean 'headline'\?"
+    ):
+        workplace.extract(workplace.data, spec=EXACT | {"task": {"text": "headlin"}})
+
+    assert workplace.told == []
+
+
 def test_of_a_dataset_with_5_percent_new_rows_only_these_are_computed(workplace):
     more = workplace.pull(ROWS + headlines(3, seed=2, first_id=500))
 

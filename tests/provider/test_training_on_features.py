@@ -174,6 +174,13 @@ def test_settings_that_differ_from_those_of_the_features_are_one_line(workplace,
     assert seen == {}
 
 
+def test_an_empty_list_of_features_is_not_taken_for_none(workplace, seen):
+    with pytest.raises(AirflowFailException, match="^NO_FEATURES features is an empty list"):
+        fine_tune(workplace, features=[])
+
+    assert seen == {}
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

@@ -22,7 +22,7 @@ from transfer_learning import identity, jobs
 from transfer_learning.attempts import Attempt
 from transfer_learning.bases import Bases
 from transfer_learning.disk import room_for
-from transfer_learning.errors import BadInput, Stopped, StoreUnreachable, TransferLearningError
+from transfer_learning.errors import BadInput, Stopped, StoreUnreachable, TransferLearningError, nearest
 from transfer_learning.refs import PlanRef
 from transfer_learning.settings import Settings
 from transfer_learning.specs import PullSpec, duration
@@ -268,8 +268,29 @@ def fixed_window(spec: PullSpec, as_of: str) -> dict[str, str] | None:
 
 
 def with_task(spec: Any, manifest: Mapping[str, Any]) -> Any:
-    """Return the spec with the dataset's column roles where it names none."""
+    """Return the spec with the dataset's column roles where it names none.
+
+    Raises:
+        BadInput: as ``check_columns``.
+    """
+    check_columns(spec, tuple(manifest["schema"]))
     return spec if spec.task is not None else spec.merged({"task": manifest["task"]})
+
+
+def check_columns(spec: Any, kept: Sequence[str]) -> None:
+    """Check that a stage's roles and slices are columns that the dataset keeps.
+
+    Raises:
+        BadInput: one is not; the nearest is named.
+    """
+    for column in (*(spec.task.columns() if spec.task else ()), *getattr(spec, "slices", ())):
+        if column not in kept:
+            raise BadInput(
+                "MISSING_COLUMN",
+                f"{type(spec).__name__} names a column that the dataset does not keep{nearest(column, kept)}",
+                f"add it to PullSpec.keep; kept: {', '.join(kept)}",
+                column=column,
+            )
 
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:

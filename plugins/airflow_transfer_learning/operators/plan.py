@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_transfer_learning.hooks.model_store import ModelStoreHook
 from airflow_transfer_learning.operators.base import (
     TransferLearningOperator,
+    check_columns,
     checked_at_parse,
     fixed_window,
     run_time,
@@ -203,13 +204,5 @@ def check_together(specs: Mapping[str, Any], alias: str) -> None:
         return
     kept = (*specs["pull"].task.columns(), *specs["pull"].keep)
     for stage in ("features", "fine_tune", "evaluate"):
-        task = specs[stage].task if stage in specs else None
-        slices = getattr(specs.get(stage), "slices", ())
-        for column in (*(task.columns() if task else ()), *slices):
-            if column not in kept:
-                raise BadInput(
-                    "MISSING_COLUMN",
-                    f"{SPECS[stage].__name__} names a column that the dataset does not keep{nearest(column, kept)}",
-                    f"add it to PullSpec.keep; kept: {', '.join(kept)}",
-                    column=column,
-                )
+        if stage in specs:
+            check_columns(specs[stage], kept)

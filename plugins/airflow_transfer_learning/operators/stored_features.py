@@ -24,9 +24,11 @@ def read_sets(store: Store, features: Any) -> list[Set]:
     """Return the manifests that one ref names, or several: the output of a mapped task is a list.
 
     Raises:
-        BadInput: it is no ref to features, or such features do not exist.
+        BadInput: it is no ref to features, there are none in the list, or such features do not exist.
     """
     refs = [features] if isinstance(features, (Mapping, FeaturesRef)) else list(features or ())
+    if not refs and features is not None:
+        raise BadInput("NO_FEATURES", "features is an empty list", "leave it out, or extract one shard or more")
     return [store.features.manifest(FeaturesRef.from_dict(ref).digest) for ref in refs]
 
 
