@@ -94,7 +94,7 @@ class AliasStore:
             raise BadInput(
                 "LOST_VERSION",
                 f"{alias} is version {found.version} of {name}, and its manifest is gone",
-                "restore it from a backup, or let `transfer-learning gc --delete` write it again as its publish has it",
+                "restore it from a backup, or run `transfer-learning gc --older-than PT1H --delete`, which writes it again",
                 file=self._objects.full_uri(layout.version_key(name, found.version)),
             )
         return found
