@@ -10,7 +10,7 @@ from transfer_learning.refs import ModelRef, VerdictRef
 
 
 def verdict(version, decision="passed", generation=None, champion=None, as_of="2026-03-01T00:00:00+00:00"):
-    model = ModelRef(name="news", version=version, uri="file:///artifact", publish_id="p", fingerprint="f")
+    model = ModelRef(name="news", version=version, uri="file:///artifact", publish_id=f"{version:064x}", fingerprint="f")
     return VerdictRef(
         model=model.to_dict(),
         champion=champion,
@@ -50,6 +50,19 @@ def test_a_passed_candidate_becomes_champion_and_the_event_tells_why(task, store
         "metrics": {"accuracy": 0.87},
         "uri": "file:///evidence",
     }
+
+
+def test_a_verdict_on_another_publish_of_that_number_moves_nothing(task, store, published):
+    published("news", "passed")
+    other = verdict(1)
+    other["model"]["publish_id"] = "0" * 64
+
+    with pytest.raises(
+        AirflowFailException, match="^OTHER_VERSION version 1 of model news is not the one that was published as 0"
+    ):
+        task.run(promote(verdict=other))
+
+    assert store.aliases.read("news") is None
 
 
 def test_promoting_twice_moves_once_and_the_event_comes_again(task, store, published):

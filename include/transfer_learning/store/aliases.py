@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from transfer_learning.errors import BadInput, Refused
+from transfer_learning.specs.names import NAME_PATTERN
 from transfer_learning.store import documents, layout, manifests
 from transfer_learning.store.object_store import ObjectStore
+
+ALIAS_FILE = re.compile(rf"({NAME_PATTERN.pattern})(?:[.]json|/history/\d+[.]json)", re.ASCII)
+"""An alias or one of its past generations, below the aliases of a model; whatever else lies there is not ours."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,13 +95,8 @@ class AliasStore:
             BadInput: as ``read``; or the manifest of its version is gone.
         """
         found = self.read(name, alias)
-        if found is not None and manifests.read(self._objects, name, found.version) is None:
-            raise BadInput(
-                "LOST_VERSION",
-                f"{alias} is version {found.version} of {name}, and its manifest is gone",
-                "restore it from a backup, or run `transfer-learning gc --older-than PT1H --delete`, which writes it again",
-                file=self._objects.full_uri(layout.version_key(name, found.version)),
-            )
+        if found is not None:
+            _manifest(self._objects, name, found.version)
         return found
 
     def all(self, name: str) -> dict[str, Alias]:
@@ -225,7 +225,7 @@ class AliasStore:
     def _names(self, name: str) -> list[str]:
         prefix = layout.aliases_prefix(name)
         keys = (info.key.removeprefix(prefix) for info in self._objects.list(prefix))
-        return sorted({key.partition("/")[0].removesuffix(".json") for key in keys})
+        return sorted({match[1] for key in keys if (match := ALIAS_FILE.fullmatch(key))})
 
     def _document(self, name: str, alias: str) -> documents.Document | None:
         key = layout.alias_key(name, alias)
@@ -272,14 +272,13 @@ class AliasStore:
                 "actor": actor,
                 "at": datetime.now(UTC).isoformat(),
             }
-            if current:
-                self._keep(name, alias, document)
+            self._keep(name, alias, document)
             written, mine = documents.replace(self._objects, key, body, document.etag)
             if mine:
                 return Move(Alias.from_body(written.body), moved=True)
 
     def _keep(self, name: str, alias: str, document: documents.Document) -> None:
-        """Write the present generation to the history, before it is moved on from."""
+        """Write the present generation to the history, before it is moved on from; that of 0 shows that there was an alias."""
         body = {**document.body, "alias_nonce": document.body.get("alias_nonce", document.body["nonce"])}
         key = layout.history_key(name, alias, body["generation"])
         kept, _ = documents.create(self._objects, key, body)
@@ -301,7 +300,8 @@ class AliasStore:
 
 
 def _damaged_history(uri: str, what: str) -> BadInput:
-    return BadInput("DAMAGED_HISTORY", f"the history of the alias {what}", "restore it from a backup", file=uri)
+    fix = "restore the alias and its history from one backup, or delete both to begin anew"
+    return BadInput("DAMAGED_HISTORY", f"the history of the alias {what}", fix, file=uri)
 
 
 def _broken_rules(
@@ -346,9 +346,22 @@ def _ways_back(past: list[Alias]) -> Iterator[Alias]:
 
 
 def _is_live(objects: ObjectStore, name: str, version: int, *, being_pruned: bool = False) -> bool:
-    """Return whether a version is there, and may be moved to unless ``being_pruned`` ones are asked for too."""
+    """Return whether a version was not pruned, and may be moved to unless ``being_pruned`` ones are asked for too."""
+    manifest = _manifest(objects, name, version)
+    return "pruned" not in manifest and (being_pruned or "pruning" not in manifest)
+
+
+def _manifest(objects: ObjectStore, name: str, version: int) -> manifests.Manifest:
+    """Return the manifest, or tombstone, of a version that was promoted, which therefore is known to have been there."""
     manifest = manifests.read(objects, name, version)
-    return manifest is not None and "pruned" not in manifest and (being_pruned or "pruning" not in manifest)
+    if manifest is None:
+        raise BadInput(
+            "LOST_VERSION",
+            f"version {version} of {name} was promoted, and its manifest is gone",
+            "restore it from a backup, or run `transfer-learning gc --older-than PT1H --delete`, which writes it again",
+            file=objects.full_uri(layout.version_key(name, version)),
+        )
+    return manifest
 
 
 def _time(text: str) -> datetime:

@@ -98,6 +98,7 @@ class _Model:
     def __init__(self, objects: ObjectStore, name: str, versions: Sequence[Manifest], delete: bool) -> None:
         self._objects, self._name, self._delete = objects, name, delete
         self._versions = {manifest["publish_id"]: manifest for manifest in versions}
+        self._given = manifests.numbers_given(objects, name)
         self._artifacts = {f"{manifest['artifact']}/" for manifest in versions if "pruned" not in manifest}
         self._ledgers = {part["key"] for manifest in versions for part in ledgers.parts_of(manifest)}
         self._prefix = layout.model_prefix(name)
@@ -132,6 +133,12 @@ class _Model:
             return
         key = layout.intent_key(self._name, publish_id)
         standing = documents.read(self._objects, key)
+        if standing is None and publish_id in self._given:
+            reason = (
+                f"version {self._given[publish_id]} was published from it and has lost its manifest: restore that from a backup"
+            )
+            yield from (self._finding(key, group, reason, delete=False) for key, group in places.items())
+            return
         if self._delete and (standing is None or standing.body.get("abandoned")):
             standing = _abandon(self._objects, key, publish_id, standing)
         manifest: dict[str, Any] = {}
@@ -142,18 +149,24 @@ class _Model:
             if place not in named:
                 yield self._finding(place, group, "its publish never came to an end", delete=True)
         unfinished = [(place, group) for place, group in places.items() if place in named]
-        if unfinished and self._delete:
-            self._complete(publish_id)
+        whole = not unfinished or not self._delete or self._complete(publish_id)
         for place, group in unfinished:
+            if not whole:
+                yield self._finding(place, group, "the files of its publish are gone", delete=False)
+                continue
             found = self._finding(place, group, "its publish ended just before the version", delete=False)
             yield dataclasses.replace(found, action="complete", outcome="completed" if self._delete else "found")
 
-    def _complete(self, publish_id: str) -> None:
+    def _complete(self, publish_id: str) -> bool:
+        """Return whether the files are there that a version would name."""
         try:
             ModelStore(self._objects).complete(self._name, publish_id)
         except BadInput as error:
+            if error.code == "FILES_GONE":
+                return False
             if error.code != "VERSION_PRUNED":  # completed and pruned by others meanwhile; the next run takes the bytes
                 raise
+        return True
 
     def _evaluation(self, prefix: str, group: list[ObjectInfo]) -> Iterator[Finding]:
         key = f"{prefix}{VERDICT}"

@@ -33,9 +33,14 @@ def ledger_key(name: str, publish_id: str, nonce: str) -> str:
     return f"{model_prefix(name)}ledgers/{check_id(publish_id)}-{check_id(nonce)}.parquet"
 
 
+def fingerprints_prefix(name: str) -> str:
+    """Return the prefix of what finds the versions of a model by their fingerprints."""
+    return f"{model_prefix(name)}fingerprints/"
+
+
 def fingerprint_key(name: str, fingerprint: str) -> str:
     """Return the key that finds the version of a fingerprint."""
-    return f"{model_prefix(name)}fingerprints/{check_id(fingerprint)}.json"
+    return f"{fingerprints_prefix(name)}{check_id(fingerprint)}.json"
 
 
 def versions_prefix(name: str) -> str:

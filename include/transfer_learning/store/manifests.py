@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from transfer_learning.errors import BadInput, nearest
 from transfer_learning.model_files import ADAPTER_CONFIG
@@ -13,6 +14,8 @@ from transfer_learning.store import documents, layout
 from transfer_learning.store.object_store import ObjectStore
 
 Manifest = dict[str, Any]
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 VERSION_FILE = re.compile(r"(\d{6,})\.json", re.ASCII)
 READERS = 8
@@ -46,12 +49,20 @@ def read_all(objects: ObjectStore, name: str) -> list[Manifest]:
 
 def read_every(objects: ObjectStore, name: str) -> list[Manifest]:
     """Return every manifest and tombstone of a model, oldest first."""
-    known = numbers(objects, name)
-    found: Iterable[Manifest | None] = (read(objects, name, version) for version in known)
-    if READERS > 1:
-        with ThreadPoolExecutor(READERS) as pool:
-            found = list(pool.map(lambda version: read(objects, name, version), known))
+    found = _each(lambda version: read(objects, name, version), numbers(objects, name))
     return [manifest for manifest in found if manifest]
+
+
+def numbers_given(objects: ObjectStore, name: str) -> dict[str, int]:
+    """Return the number of each publish that a fingerprint finds, whether or not its manifest is there."""
+
+    def pointer(key: str) -> documents.Document | None:
+        with contextlib.suppress(documents.Damaged):
+            return documents.read(objects, key)
+        return None
+
+    found = _each(pointer, [info.key for info in objects.list(layout.fingerprints_prefix(name))])
+    return {document.body["publish_id"]: document.body["version"] for document in found if document}
 
 
 def require(objects: ObjectStore, name: str, version: int, error: type[BadInput] = BadInput) -> Manifest:
@@ -71,6 +82,14 @@ def require(objects: ObjectStore, name: str, version: int, error: type[BadInput]
 def holds_adapters(manifest: Manifest) -> bool:
     """Return whether a version is adapters alone, which are nothing without the base that they were trained on."""
     return any(file["path"] == ADAPTER_CONFIG for file in manifest["files"])
+
+
+def _each(look: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+    """Return what there is of each, several looked up at a time."""
+    if READERS == 1:
+        return [look(item) for item in items]
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(look, items))
 
 
 def what_exists(objects: ObjectStore, name: str) -> str:

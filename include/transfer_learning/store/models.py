@@ -73,10 +73,10 @@ class ModelStore:
         _check_facts(facts)
         described = {"name": name, "publish_id": publish_id, "fingerprint": fingerprint, "facts": facts}
         intent = documents.read(self._objects, layout.intent_key(name, publish_id))
-        uploaded = 0
+        newest, uploaded = self._newest(name), 0
         while intent is None or intent.body.get("abandoned"):  # garbage collection may have deleted what was uploaded: anew
             manifest, sent = self._upload(folder, ledger, parents, described, log)
-            intent, uploaded = self._declare(manifest, intent), uploaded + sent
+            intent, uploaded = self._declare(manifest, newest, intent), uploaded + sent
         manifest = self._commit(name, intent.body)
         self._remember(manifest)
         return self._ref(manifest), uploaded
@@ -119,6 +119,18 @@ class ModelStore:
             BadInput: there is no such version, or it was pruned; those that exist are named.
         """
         return manifests.require(self._objects, name, version)
+
+    def require(self, ref: ModelRef) -> Manifest:
+        """Return the manifest of the version that a ref is of.
+
+        Raises:
+            BadInput: as ``manifest``; or the number is of another publish.
+        """
+        manifest = self.manifest(ref.name, ref.version)
+        if manifest["publish_id"] != ref.publish_id:
+            what = f"version {ref.version} of model {ref.name} is not the one that was published as {ref.publish_id[:12]}"
+            raise BadInput("OTHER_VERSION", what, "start a new run")
+        return manifest
 
     def resolve(self, name: str, selector: str) -> int:
         """Return the version that an alias, ``latest`` or a number names.
@@ -236,10 +248,10 @@ class ModelStore:
         newest = manifests.read(self._objects, name, max(manifests.numbers(self._objects, name), default=0))
         return [*known, *([newest] if newest and "pruned" not in newest else [])]
 
-    def _declare(self, manifest: Manifest, abandoned: documents.Document | None) -> documents.Document:
+    def _declare(self, manifest: Manifest, newest: int, abandoned: documents.Document | None) -> documents.Document:
         """Create the intent, or replace an abandoned one; return what stands: mine, another attempt's or the collector's."""
         key = layout.intent_key(manifest["name"], manifest["publish_id"])
-        body = {"publish_id": manifest["publish_id"], "newest": self._newest(manifest["name"]), "manifest": manifest}
+        body = {"publish_id": manifest["publish_id"], "newest": newest, "manifest": manifest}
         if abandoned is None:
             return documents.create(self._objects, key, body)[0]
         return documents.replace(self._objects, key, body, abandoned.etag)[0]
@@ -247,20 +259,25 @@ class ModelStore:
     def _newest(self, name: str) -> int:
         """Return the highest number that any version had, 0 for none.
 
-        Aliases and verdicts count too: were the manifest that they speak of gone, and its number given to another version, that
-        one would be live, and vouched for, at once.
+        Fingerprints, aliases and verdicts count too: were the manifest that they speak of gone, and its number given to another
+        version, that one would be live, and vouched for, at once.
         """
         prefix = layout.evaluations_prefix(name)
         judged = (info.key.removeprefix(prefix).partition("/")[0] for info in self._objects.list(prefix))
         aliased = (alias.version for alias in AliasStore(self._objects).all(name).values())
-        return max([*manifests.numbers(self._objects, name), *map(int, filter(str.isdecimal, judged)), *aliased], default=0)
+        given = manifests.numbers_given(self._objects, name).values()
+        known = manifests.numbers(self._objects, name)
+        return max([*known, *given, *map(int, filter(str.isdecimal, judged)), *aliased], default=0)
 
     def _commit(self, name: str, intent: dict[str, Any]) -> Manifest:
         """Walk upwards from the newest version that the intent saw, and return the manifest of this publish."""
-        version = int(intent["newest"]) + 1
+        version, manifest = int(intent["newest"]) + 1, intent["manifest"]
         while True:
-            body = {**intent["manifest"], "version": version}
-            document, _ = documents.create(self._objects, layout.version_key(name, version), body)
+            key = layout.version_key(name, version)
+            document = documents.read(self._objects, key)
+            if document is None:
+                self._look_for_files(manifest)
+                document, _ = documents.create(self._objects, key, {**manifest, "version": version})
             if document.body["publish_id"] == intent["publish_id"]:
                 break
             version += 1
@@ -269,6 +286,14 @@ class ModelStore:
                 "VERSION_PRUNED", f"this publish was version {version} of {name}, which has been pruned", "start a new run"
             )
         return document.body
+
+    def _look_for_files(self, manifest: Manifest) -> None:
+        """Refuse to make a version of files that are gone, as after a publish whose version was pruned and then lost."""
+        prefix = f"{manifest['artifact']}/"
+        stored = {info.key.removeprefix(prefix) for info in self._objects.list(prefix)}
+        if lacking := {entry["path"] for entry in manifest["files"]} - stored:
+            what = f"of this publish of {manifest['name']} {min(lacking)} is gone"
+            raise BadInput("FILES_GONE", what, "start a new run", file=self._objects.full_uri(manifest["artifact"]))
 
     def _remember(self, manifest: Manifest) -> None:
         """Let the fingerprint find this version, unless it already finds a newer one."""

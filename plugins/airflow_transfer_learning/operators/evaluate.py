@@ -68,6 +68,7 @@ class EvaluateOperator(SpecOperator):
         with self.clear_errors(), self.working() as work:
             store = self.open_store()
             candidate, dataset = ModelRef.from_dict(self.candidate), DatasetRef.from_dict(self.dataset)
+            store.models.require(candidate)
             manifest = store.datasets.manifest(dataset.name, dataset.digest)
             spec: EvaluateSpec = with_task(self.merged_spec(), manifest)
             champion, generation = self.champion(store, candidate.name, spec.alias, context)

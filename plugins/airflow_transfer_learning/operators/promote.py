@@ -86,7 +86,7 @@ class PromoteOperator(TransferLearningOperator):
             self.log.warning("%s — overridden: %s", refusal, self.override_reason)
             reason = f"override of {refusal.code}: {self.override_reason}; {reason}"
         # Asked here too: a first move reserves the alias before it looks, and nothing is reserved for a version that is none.
-        store.models.manifest(candidate.name, candidate.version)
+        store.models.require(candidate)
         return store.aliases.promote(
             candidate.name,
             candidate.version,

@@ -57,6 +57,7 @@ def test_every_generation_is_kept_with_who_and_why(objects: ObjectStore) -> None
     ]
     assert [info.key for info in objects.list("models/news/aliases/")] == [
         "models/news/aliases/champion.json",
+        "models/news/aliases/champion/history/0.json",
         "models/news/aliases/champion/history/1.json",
         "models/news/aliases/champion/history/2.json",
     ]
@@ -314,10 +315,11 @@ def test_someone_who_moves_in_between_is_seen(objects: ObjectStore) -> None:
 
 
 @pytest.mark.promise(13)
-def test_an_alias_that_is_gone_while_its_history_is_there_is_not_begun_anew(objects: ObjectStore) -> None:
+@pytest.mark.parametrize("moves", [1, 2])
+def test_an_alias_that_is_gone_while_its_history_is_there_is_not_begun_anew(objects: ObjectStore, moves: int) -> None:
     aliases = with_versions(objects)
-    promote(aliases, 1)
-    promote(aliases, 2)
+    for version in range(1, moves + 1):
+        promote(aliases, version)
     objects.delete(layout.alias_key("news", "champion"))
     before = {info.key for info in objects.list("")}
 
@@ -334,6 +336,27 @@ def test_an_alias_that_is_gone_while_its_history_is_there_is_not_begun_anew(obje
             use()
 
     assert {info.key for info in objects.list("")} == before
+
+
+@pytest.mark.parametrize("name", ["champion.json.bak", ".DS_Store", "champion copy.json", "champion/notes.txt"])
+def test_what_else_lies_among_the_aliases_is_none(objects: ObjectStore, name: str) -> None:
+    aliases = with_versions(objects)
+    promote(aliases, 2)
+    objects.put(f"models/news/aliases/{name}", b"{}")
+
+    assert list(aliases.all("news")) == ["champion"]
+    aliases.fence("news")
+
+
+def test_a_rollback_does_not_pass_by_a_version_whose_manifest_is_lost(objects: ObjectStore) -> None:
+    aliases = with_versions(objects)
+    for version in (1, 2, 3):
+        promote(aliases, version)
+    objects.delete(layout.version_key("news", 2))
+
+    with pytest.raises(BadInput, match=r"^LOST_VERSION \S+/000002.json version 2 of news was promoted, and its manifest is gone"):
+        rollback(aliases)
+    assert champion(aliases) == 3
 
 
 def test_a_hole_in_the_history_of_an_alias_is_one_line_with_its_key(objects: ObjectStore) -> None:

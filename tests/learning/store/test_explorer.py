@@ -104,10 +104,10 @@ def a_publish_is_given_up_once_only(patch: pytest.MonkeyPatch) -> None:
 def a_publish_that_was_given_up_names_what_it_had_uploaded(patch: pytest.MonkeyPatch) -> None:
     declare = ModelStore._declare
 
-    def stubborn(self: ModelStore, manifest: dict[str, Any], abandoned: Document | None) -> Document:
-        intent = declare(self, manifest, abandoned)
+    def stubborn(self: ModelStore, manifest: dict[str, Any], newest: int, abandoned: Document | None) -> Document:
+        intent = declare(self, manifest, newest, abandoned)
         while intent.body.get("abandoned"):
-            intent = declare(self, manifest, intent)
+            intent = declare(self, manifest, newest, intent)
         return intent
 
     patch.setattr(ModelStore, "_declare", stubborn)
@@ -121,8 +121,8 @@ def a_ledger_is_written_again_where_it_was(patch: pytest.MonkeyPatch) -> None:
 def an_intent_is_not_adopted(patch: pytest.MonkeyPatch) -> None:
     declare = ModelStore._declare
 
-    def selfish(self: ModelStore, manifest: dict[str, Any], abandoned: Document | None) -> Document:
-        intent = declare(self, manifest, abandoned)
+    def selfish(self: ModelStore, manifest: dict[str, Any], newest: int, abandoned: Document | None) -> Document:
+        intent = declare(self, manifest, newest, abandoned)
         newest = max(manifests.numbers(self._objects, manifest["name"]))
         return Document({**intent.body, "manifest": manifest, "newest": newest, "abandoned": False}, intent.etag)
 

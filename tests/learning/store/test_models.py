@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 import tempfile
@@ -272,21 +273,19 @@ def judge(objects: ObjectStore, version: int, folder: Path) -> None:
     EvaluationStore(objects).write("news", version, "night", write_evaluation(folder))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        lambda objects, folder: promote(AliasStore(objects), 2),
-        lambda objects, folder: judge(objects, 2, folder / "evaluation"),
-    ],
-    ids=["alias", "verdict"],
-)
+@pytest.mark.parametrize("named_by", ["alias", "verdict", "fingerprint"])
 def test_the_number_of_a_version_whose_manifest_is_gone_is_never_used_again(
-    objects: ObjectStore, tmp_path: Path, name: Callable[[ObjectStore, Path], object]
+    objects: ObjectStore, tmp_path: Path, named_by: str
 ) -> None:
     publish(objects, tmp_path, seed=1)
     publish(objects, tmp_path, seed=2)
-    name(objects, tmp_path)
     lost = ModelStore(objects).manifest("news", 2)
+    if named_by == "alias":
+        promote(AliasStore(objects), 2)
+    if named_by == "verdict":
+        judge(objects, 2, tmp_path / "evaluation")
+    if named_by != "fingerprint":
+        objects.delete(layout.fingerprint_key("news", lost["fingerprint"]))
     objects.delete(layout.version_key("news", 2))
 
     ref, _ = publish(objects, tmp_path, seed=3)
@@ -296,13 +295,55 @@ def test_the_number_of_a_version_whose_manifest_is_gone_is_never_used_again(
     assert ModelStore(objects).manifest("news", 2) == {**lost, "nonce": ModelStore(objects).manifest("news", 2)["nonce"]}
 
 
+def test_a_publish_whose_files_are_gone_makes_no_version(objects: ObjectStore, tmp_path: Path) -> None:
+    first, _ = publish(objects, tmp_path, seed=1, ledger=write_ledger(tmp_path / "ledger.parquet", "row"))
+    objects.delete(layout.version_key("news", 1))
+    objects.delete(layout.fingerprint_key("news", first.fingerprint))
+    for info in list(objects.list(layout.model_prefix("news") + "artifacts/")):
+        objects.delete(info.key)
+
+    with pytest.raises(BadInput, match=r"^FILES_GONE \S+ of this publish of news \S+ is gone — start a new run"):
+        publish(objects, tmp_path, seed=1)
+    found = collect(objects, older_than=timedelta(0), delete=True)
+
+    assert [(finding.kind, finding.outcome, finding.reason) for finding in found] == [
+        ("ledger", "found", "the files of its publish are gone")
+    ]
+    assert versions(objects) == []
+
+
+def test_the_files_of_a_version_that_lost_manifest_and_intent_stay(objects: ObjectStore, tmp_path: Path) -> None:
+    first, _ = publish(objects, tmp_path, seed=1)
+    files = {info.key for info in objects.list("models/news/artifacts/")}
+    objects.delete(layout.version_key("news", 1))
+    objects.delete(layout.intent_key("news", first.publish_id))
+
+    [found] = collect(objects, older_than=timedelta(0), delete=True)
+
+    assert (found.outcome, found.reason[:47]) == ("found", "version 1 was published from it and has lost it")
+    assert {info.key for info in objects.list("models/news/artifacts/")} == files
+
+
+def test_a_ref_to_a_number_that_is_another_publish_is_refused(tmp_path: Path) -> None:
+    objects = MemoryObjectStore()
+    first, _ = publish(objects, tmp_path, seed=1)
+
+    assert ModelStore(objects).require(first)["version"] == 1
+    with pytest.raises(
+        BadInput, match=r"^OTHER_VERSION version 1 of model news is not the one that was published as 000000000000"
+    ):
+        ModelStore(objects).require(dataclasses.replace(first, publish_id="0" * 64))
+
+
 def test_an_alias_whose_version_is_gone_is_one_line_with_its_key(tmp_path: Path) -> None:
     objects = MemoryObjectStore()
     publish(objects, tmp_path, seed=1)
     promote(AliasStore(objects), 1)
     objects.delete(layout.version_key("news", 1))
 
-    with pytest.raises(BadInput, match=r"^LOST_VERSION \S+/versions/000001.json champion is version 1 of news, and its manifest"):
+    with pytest.raises(
+        BadInput, match=r"^LOST_VERSION \S+/versions/000001.json version 1 of news was promoted, and its manifest"
+    ):
         ModelStore(objects).resolve("news", "champion")
 
 
