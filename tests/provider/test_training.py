@@ -156,6 +156,11 @@ def test_a_dataset_that_is_not_in_the_store_is_one_clear_line(pipeline):
         Task().run(pipeline.fine_tune(dataset=pipeline.dataset | {"digest": "0" * 64}))
 
 
+def test_a_candidate_whose_number_is_another_publish_is_one_clear_line(pipeline):
+    with pytest.raises(AirflowFailException, match="^OTHER_VERSION version 1 of model news is not the one"):
+        Task().run(pipeline.evaluate(pipeline.model | {"publish_id": "0" * 64}))
+
+
 def test_a_retried_evaluation_returns_the_verdict_of_the_try_before(pipeline, store):
     task = Task(run_id="evaluated-twice")
     first, _ = task.run(pipeline.evaluate())
