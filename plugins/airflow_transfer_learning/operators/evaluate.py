@@ -67,8 +67,7 @@ class EvaluateOperator(SpecOperator):
         """Return the verdict."""
         with self.clear_errors(), self.working() as work:
             store = self.open_store()
-            candidate, dataset = ModelRef.from_dict(self.candidate), DatasetRef.from_dict(self.dataset)
-            store.models.require(candidate)
+            candidate, dataset = self.read_candidate(store), DatasetRef.from_dict(self.dataset)
             manifest = store.datasets.manifest(dataset.name, dataset.digest)
             spec: EvaluateSpec = with_task(self.merged_spec(), manifest)
             champion, generation = self.champion(store, candidate.name, spec.alias, context)
@@ -89,6 +88,12 @@ class EvaluateOperator(SpecOperator):
             ref = verdict_ref(candidate, verdict)
             self.announce(ref, context)
             return ref.to_dict()
+
+    def read_candidate(self, store: Store) -> ModelRef:
+        """Return the candidate, once it is sure that its number is its own."""
+        candidate = ModelRef.from_dict(self.candidate)
+        store.models.require(candidate)
+        return candidate
 
     def read_features(self, store: Store, manifest: Mapping[str, Any]) -> list[Set]:
         """Return the manifests of the features, once it is sure that they are those of the test rows."""
