@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tiny_pipeline import headlines, write_csv
-from transfer_learning.store.aliases import Alias
+from transfer_learning.store.moves import Alias
 
 DAG = "retrain_text_classifier"
 MODEL = "bbc-headlines"

@@ -18,9 +18,9 @@ from transfer_learning.errors import BadInput
 from transfer_learning.jobs import run_job
 from transfer_learning.settings import Settings
 from transfer_learning.store import Store, artifacts, manifests, retention
-from transfer_learning.store.aliases import Move
 from transfer_learning.store.artifacts import size_text
 from transfer_learning.store.cache import Cache
+from transfer_learning.store.moves import Move
 from transfer_learning.store.object_store import OnBytes
 
 

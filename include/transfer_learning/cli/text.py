@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from transfer_learning.store.aliases import Alias
 from transfer_learning.store.artifacts import size_text
+from transfer_learning.store.moves import Alias
 
 COLUMNS = ("model", "version", "aliases", "created", "dataset", "accuracy", "verdict", "size")
 SPLITS = ("train", "validation", "test", "unlabelled")

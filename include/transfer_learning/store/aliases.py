@@ -2,74 +2,27 @@
 
 An alias is one JSON document that is only ever replaced by compare-and-swap. Each move makes a new generation; before anyone
 moves on from generation g, ``history/g`` is written from the alias's own body, so a crash between the two loses nothing.
-Generation 0 is a place without a version, reserved before the first move, so that ``fence`` finds every alias there may be.
+Generation 0 is a place without a version, reserved before the first move, so that ``fence`` finds every alias there may be; from
+that move on ``history/0`` shows that there was an alias, should its file be lost.
 Generations only grow, so an alias that moved away and back (A-B-A) is not the alias that was seen.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from transfer_learning.errors import BadInput, Refused
 from transfer_learning.specs.names import NAME_PATTERN
 from transfer_learning.store import documents, layout, manifests
+from transfer_learning.store.moves import Alias, Move, broken_rules, has_moved, ways_back
 from transfer_learning.store.object_store import ObjectStore
 
 ALIAS_FILE = re.compile(rf"({NAME_PATTERN.pattern})(?:[.]json|/history/\d+[.]json)", re.ASCII)
 """An alias or one of its past generations, below the aliases of a model; whatever else lies there is not ours."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Alias:
-    """One generation of an alias."""
-
-    version: int
-    generation: int
-    """Counts the moves, from 1."""
-    nonce: str
-    """Of the write that made this generation."""
-    promote_id: str
-    """Of the task or command that asked for it; the same in every retry."""
-    actor: str
-    reason: str
-    previous: int | None
-    """The version before this move."""
-    as_of: str | None
-    """Time of the run whose data the version was judged on."""
-    at: str
-    """When it moved, ISO 8601."""
-    kind: Literal["promote", "rollback"] = "promote"
-    override_reason: str | None = None
-    """Why it may move against the rules; given by whoever asked."""
-    overridden: tuple[str, ...] = ()
-    """Codes of the rules of this store that the override set aside."""
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Alias:
-        """Build from the alias's document, or from its copy in the history."""
-        values = {field.name: body[field.name] for field in dataclasses.fields(cls) if field.name in body}
-        return cls(**{**values, "nonce": body.get("alias_nonce", body["nonce"]), "overridden": tuple(body.get("overridden", ()))})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return {**dataclasses.asdict(self), "overridden": list(self.overridden)}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Move:
-    """The outcome of asking an alias to move."""
-
-    alias: Alias
-    """As it stands now."""
-    moved: bool
-    """Whether the alias stands where this promote id moved it, now or in an earlier try."""
-    duplicate: Literal["", "current", "late"] = ""
-    """``current``: it stood there already; ``late``: this promote id moved it once, and others have moved it on since."""
 
 
 class AliasStore:
@@ -146,7 +99,7 @@ class AliasStore:
             manifest = manifests.require(self._objects, name, version, Refused)  # no override makes a version out of nothing
             if "pruning" in manifest:
                 raise Refused("VERSION_PRUNED", f"version {version} of model {name} is being pruned", "promote a newer one")
-            broken = list(_broken_rules(name, version, alias, current, past, expected_generation, as_of))
+            broken = list(broken_rules(name, version, alias, current, past, expected_generation, as_of))
             if broken and not override_reason:
                 raise broken[0]
             codes = [refusal.code for refusal in broken]
@@ -186,8 +139,8 @@ class AliasStore:
             if current is None:
                 raise BadInput("NO_ALIAS", f"model {name} has no alias {alias!r}, so there is nothing to roll back")
             if expected_generation is not None and expected_generation != current.generation:
-                raise _has_moved(name, alias, current, expected_generation)
-            target = next((a for a in _ways_back(past) if _is_live(self._objects, name, a.version)), None)
+                raise has_moved(name, alias, current, expected_generation)
+            target = next((a for a in ways_back(past) if _is_live(self._objects, name, a.version)), None)
             if target is None:
                 raise BadInput(
                     "NOTHING_BEFORE",
@@ -202,7 +155,7 @@ class AliasStore:
         """Return the versions that so many rollbacks in a row would go to; fewer where there is nothing before."""
         past, targets = self.history(name, alias), list[int]()
         while past and len(targets) < count:
-            target = next((a for a in _ways_back(past) if _is_live(self._objects, name, a.version, being_pruned=True)), None)
+            target = next((a for a in ways_back(past) if _is_live(self._objects, name, a.version, being_pruned=True)), None)
             if target is None:
                 break
             targets.append(target.version)
@@ -304,47 +257,6 @@ def _damaged_history(uri: str, what: str) -> BadInput:
     return BadInput("DAMAGED_HISTORY", f"the history of the alias {what}", fix, file=uri)
 
 
-def _broken_rules(
-    name: str, version: int, alias: str, current: Alias | None, past: list[Alias], expected: int | None, as_of: str | None
-) -> list[Refused]:
-    """Return every rule that the promotion breaks, each as one line."""
-    broken, advice = [], "give an override reason to promote it all the same"
-    if expected != (current.generation if current else None):
-        broken.append(_has_moved(name, alias, current, expected))
-    if current and as_of and current.as_of and _time(as_of) < _time(current.as_of):
-        what = f"the run of version {version} of {name} is as of {as_of}, and that of {alias} as of {current.as_of}"
-        broken.append(Refused("OLDER_DATA", what, advice))
-    if version in _rolled_back(past):
-        broken.append(Refused("ROLLED_BACK", f"version {version} of {name} was once rolled back from as {alias}", advice))
-    return broken
-
-
-def _has_moved(name: str, alias: str, current: Alias | None, expected: int | None) -> Refused:
-    now = f"version {current.version} in generation {current.generation}, moved by {current.actor}" if current else "not set"
-    then = "it was not set" if expected is None else f"generation {expected}"
-    return Refused(
-        "ALIAS_MOVED",
-        f"{alias} of {name} has moved since: expected {then}, found {now}",
-        "evaluate against the present one, or give an override reason",
-    )
-
-
-def _rolled_back(past: list[Alias]) -> dict[int, int]:
-    """Return the versions that were rolled back from, each with the newest generation that did it."""
-    return {before.version: after.generation for before, after in itertools.pairwise(past) if after.kind == "rollback"}
-
-
-def _ways_back(past: list[Alias]) -> Iterator[Alias]:
-    """Yield the earlier generations that a rollback may go to, newest first.
-
-    Left out is what was rolled back from later on; a version that came back by override counts again.
-    """
-    left, current = _rolled_back(past), past[-1]
-    for earlier in reversed(past[:-1]):
-        if earlier.version != current.version and left.get(earlier.version, 0) <= earlier.generation:
-            yield earlier
-
-
 def _is_live(objects: ObjectStore, name: str, version: int, *, being_pruned: bool = False) -> bool:
     """Return whether a version was not pruned, and may be moved to unless ``being_pruned`` ones are asked for too."""
     manifest = _manifest(objects, name, version)
@@ -362,11 +274,3 @@ def _manifest(objects: ObjectStore, name: str, version: int) -> manifests.Manife
             file=objects.full_uri(layout.version_key(name, version)),
         )
     return manifest
-
-
-def _time(text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadInput("BAD_TIME", f"as_of {text[:40]!r} is not an ISO 8601 time") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

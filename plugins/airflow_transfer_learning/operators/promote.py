@@ -16,7 +16,7 @@ from transfer_learning.store import Store
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from transfer_learning.store.aliases import Move
+    from transfer_learning.store.moves import Move
 
 
 class PromoteOperator(TransferLearningOperator):

@@ -30,8 +30,9 @@ from learning.store.tiny import write_ledger
 from transfer_learning.errors import BadInput, OutcomeUnknown, PreconditionFailed, Refused, StoreError, StoreUnreachable
 from transfer_learning.refs import ModelRef
 from transfer_learning.store import artifacts, documents, garbage, manifests, models, retention
-from transfer_learning.store.aliases import Alias, AliasStore, Move
+from transfer_learning.store.aliases import AliasStore
 from transfer_learning.store.models import ModelStore
+from transfer_learning.store.moves import Alias, Move
 
 T = TypeVar("T")
 

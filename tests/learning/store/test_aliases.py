@@ -10,7 +10,8 @@ from learning.store.faults import DyingObjectStore, FaultyObjectStore, Forgetful
 from learning.store.tiny import promote
 from transfer_learning.errors import BadInput, OutcomeUnknown, PreconditionFailed, Refused, StoreError, StoreUnreachable
 from transfer_learning.store import documents, layout
-from transfer_learning.store.aliases import Alias, AliasStore, Move
+from transfer_learning.store.aliases import AliasStore
+from transfer_learning.store.moves import Alias, Move
 from transfer_learning.store.object_store import MemoryObjectStore, ObjectStore, Stored
 from transfer_learning.store.retention import prune
 

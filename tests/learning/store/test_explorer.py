@@ -17,9 +17,10 @@ from learning.store.explorer import Violation, World, explore, world
 from promises import sizes
 from transfer_learning.settings import canonical_json
 from transfer_learning.store import documents, garbage, layout, manifests
-from transfer_learning.store.aliases import Alias, AliasStore
+from transfer_learning.store.aliases import AliasStore
 from transfer_learning.store.documents import Document
 from transfer_learning.store.models import ModelStore
+from transfer_learning.store.moves import Alias
 from transfer_learning.store.object_store import ObjectStore
 
 POWER = 2_000

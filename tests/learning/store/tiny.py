@@ -11,8 +11,9 @@ import pyarrow
 import pyarrow.parquet
 
 from transfer_learning.refs import ModelRef
-from transfer_learning.store.aliases import AliasStore, Move
+from transfer_learning.store.aliases import AliasStore
 from transfer_learning.store.models import ModelStore
+from transfer_learning.store.moves import Move
 from transfer_learning.store.object_store import ObjectStore
 
 
