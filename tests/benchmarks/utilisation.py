@@ -22,7 +22,7 @@ from transfer_learning.specs import FeatureSpec, FineTuneSpec
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-ROWS, TIMES = 480, {"cpu": 1, "cuda": 20}[DEVICE]
+ROWS, TIMES = 480, {"cpu": 1, "cuda": 200}[DEVICE]
 """Articles, and how often each is taken; an accelerator is through with few of them before it can be timed."""
 
 PRODUCT = {"cpu": 2048, "cuda": 8192}[DEVICE]
