@@ -133,6 +133,34 @@ def test_versions_are_listed_as_json(root: str, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("damage", "rows", "line"),
+    [
+        ("versions/000002.json", ["atlas", "zoo"], "DAMAGED_DOCUMENT"),
+        ("aliases/champion.json", ["atlas", "news", "news", "news", "zoo"], "DAMAGED_DOCUMENT"),
+        ("evaluations/000001/night-1/verdict.json", ["atlas", "news", "news", "news", "zoo"], "DAMAGED_DOCUMENT"),
+        ("-versions/000002.json", ["atlas", "news", "news", "zoo"], "LOST_VERSION"),
+        ("-aliases/champion.json", ["atlas", "news", "news", "news", "zoo"], "LOST_ALIAS"),
+    ],
+)
+def test_what_is_not_damaged_is_listed_beside_a_line_for_what_is(
+    local_root: str, tmp_path: Path, damage: str, rows: list[str], line: str
+) -> None:
+    store = fill(local_root, tmp_path)
+    for name in ("atlas", "zoo"):
+        publish(store.objects, tmp_path, 1, name=name)
+    key = f"models/news/{damage.removeprefix('-')}"
+    store.objects.delete(key) if damage.startswith("-") else store.objects.put(key, b"")
+
+    done = command("models", "list", root=local_root)
+    collected = command("gc", root=local_root)
+
+    assert [row.split()[0] for row in done.stdout.splitlines()[1:]] == rows
+    assert (done.returncode, done.stderr.count("\n"), done.stderr.split()[:2]) == (65, 1, [line, f"{local_root}/{key}"])
+    assert collected.stdout.startswith("No garbage")
+    assert (collected.returncode == 65) == (damage == "versions/000002.json"), collected.stderr
+
+
 def test_an_empty_store_is_no_error_and_is_left_empty(local_root: str, tmp_path: Path) -> None:
     done = command("models", "list", root=local_root)
 

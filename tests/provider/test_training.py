@@ -12,6 +12,7 @@ from airflow_transfer_learning.operators import PlanOperator, PromoteOperator
 from tiny_pipeline import headlines, write_base
 from training_pipeline import Pipeline
 from transfer_learning.errors import HostOutOfMemory
+from transfer_learning.store import layout
 
 QUICK = {"epochs": 8, "backbone_lr": 0.005}
 
@@ -244,3 +245,18 @@ def test_a_try_that_is_killed_before_it_tells_anything_still_halves_the_micro_ba
             task.run(pipeline.fine_tune(spec=QUICK | {"seed": 6}))
 
     assert seen == [None, 6, 3]
+
+
+def test_a_lost_alias_shows_before_a_child_starts_also_without_a_plan(pipeline, store, monkeypatch):
+    store.aliases.promote("news", 1, alias="canary", promote_id="c", actor="ada", reason="", expected_generation=None, as_of=None)
+    key = layout.alias_key("news", "canary")
+    kept = store.objects.get(key).data
+    store.objects.delete(key)
+    monkeypatch.setattr(
+        "airflow_transfer_learning.operators.base.jobs.run_job", lambda *_args, **_: pytest.fail("a child started")
+    )
+    try:
+        with pytest.raises(AirflowFailException, match=r"^LOST_ALIAS \S+/canary.json is gone"):
+            Task().run(pipeline.fine_tune(spec=QUICK | {"seed": 7}))
+    finally:
+        store.objects.put(key, kept)

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from transfer_learning.cli import garbage, jobs, models
-from transfer_learning.cli.command import ROOT_VARIABLE, Parser
-from transfer_learning.errors import TransferLearningError, one_line
+from transfer_learning.cli.command import ROOT_VARIABLE, Parser, fail
+from transfer_learning.errors import TransferLearningError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return fail("interrupted", 130)
     except TransferLearningError as error:
-        return _fail(str(error), error.exit_code)
+        return fail(str(error), error.exit_code)
     except Exception as error:  # never a traceback: those are for the tests of this project
-        return _fail(f"INTERNAL {type(error).__name__}: {error}", TransferLearningError.exit_code)
+        return fail(f"INTERNAL {type(error).__name__}: {error}", TransferLearningError.exit_code)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,8 +46,3 @@ def build_parser() -> argparse.ArgumentParser:
     garbage.add(commands, in_store)
     jobs.add(commands, shared)
     return parser
-
-
-def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"{one_line(message)}\n")
-    return code

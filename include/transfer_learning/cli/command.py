@@ -7,16 +7,27 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
-from transfer_learning.errors import BadInput
+from transfer_learning.errors import BadInput, TransferLearningError, one_line
 from transfer_learning.store import Store, documents, probe
 
 ROOT_VARIABLE = "TRANSFER_LEARNING_ROOT"
 
-Answer = tuple[Any, str]
-"""What ``--json`` prints, and what is printed without it."""
+
+class Answer(NamedTuple):
+    """What a command found.
+
+    Attributes:
+        data: what ``--json`` prints.
+        text: what is printed without it.
+        problems: what kept it from finding more; each is a line on standard error, and the highest exit code is the command's.
+    """
+
+    data: Any
+    text: str
+    problems: Sequence[TransferLearningError] = ()
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,14 +38,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def printing(command: Callable[[argparse.Namespace], Answer]) -> Callable[[argparse.Namespace], int]:
-    """Return a command that prints the answer and exits with 0."""
+    """Return a command that prints the answer and exits with 0, or with the code of what kept it from finding more."""
 
     def run(arguments: argparse.Namespace) -> int:
-        data, text = command(arguments)
-        sys.stdout.write((json.dumps(data, indent=1, ensure_ascii=False) if arguments.json else text) + "\n")
-        return 0
+        answer = command(arguments)
+        sys.stdout.write((json.dumps(answer.data, indent=1, ensure_ascii=False) if arguments.json else answer.text) + "\n")
+        sys.stdout.flush()  # first what there is
+        return max([fail(str(problem), problem.exit_code) for problem in answer.problems], default=0)
 
     return run
+
+
+def fail(message: str, code: int) -> int:
+    """Say on standard error what is wrong, in one line, and return the exit code."""
+    sys.stderr.write(f"{one_line(message)}\n")
+    return code
 
 
 def open_store(arguments: argparse.Namespace) -> Store:

@@ -7,6 +7,7 @@ from typing import Any
 
 from transfer_learning.cli import text
 from transfer_learning.cli.command import Answer, open_store, printing
+from transfer_learning.errors import BadInput
 from transfer_learning.specs import duration
 from transfer_learning.store import garbage
 
@@ -26,6 +27,8 @@ def collect(arguments: argparse.Namespace) -> Answer:
     store = open_store(arguments)
     if arguments.delete:
         store.check()
-    rows = [finding.to_dict() for finding in garbage.collect(store.objects, older_than=older_than, delete=arguments.delete)]
+    problems: list[BadInput] = []
+    found = garbage.collect(store.objects, older_than=older_than, delete=arguments.delete, problems=problems)
+    rows = [finding.to_dict() for finding in found]
     collected = {"older_than": arguments.older_than, "deleted": arguments.delete, "bytes": text.total(rows), "findings": rows}
-    return collected, text.garbage(collected, store.objects.uri)
+    return Answer(collected, text.garbage(collected, store.objects.uri), problems)

@@ -31,7 +31,7 @@ def init_dags(arguments: argparse.Namespace) -> Answer:
         raise BadInput("FILE_EXISTS", f"holds another {', '.join(changed)}", "name another folder, or rename yours", file=folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = [str(shutil.copyfile(source, folder / source.name)) for source in sources]
-    return written, "\n".join(f"Wrote {path}" for path in written)
+    return Answer(written, "\n".join(f"Wrote {path}" for path in written))
 
 
 def run_job(arguments: argparse.Namespace) -> int:

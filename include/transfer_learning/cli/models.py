@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transfer_learning.bases import Bases
 from transfer_learning.cli import text
@@ -22,6 +22,8 @@ from transfer_learning.store.artifacts import size_text
 from transfer_learning.store.cache import Cache
 from transfer_learning.store.moves import Move
 from transfer_learning.store.object_store import OnBytes
+
+Found = TypeVar("Found")
 
 
 def add(nouns: Any, in_store: argparse.ArgumentParser) -> None:
@@ -58,15 +60,18 @@ def list_models(arguments: argparse.Namespace) -> Answer:
     """List the versions of one model, or of all."""
     store = open_store(arguments)
     models = [arguments.model] if arguments.model else store.models.names()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    problems: list[BadInput] = []
     for model in models:
-        aliases = store.aliases.all(model)
-        for manifest in store.models.versions(model):
-            verdicts = store.evaluations.read(model, manifest["version"])
+        aliases = _tried(problems, store.aliases.all, model) or {}
+        for manifest in _tried(problems, store.models.versions, model) or ():
+            verdicts = _tried(problems, store.evaluations.read, model, manifest["version"]) or []
             rows.append(text.summarise(manifest, aliases, verdicts, store.objects.uri))
-    if arguments.model and not rows:
+        problems += [manifests.loss(store.objects, model, version) for version in manifests.lost(store.objects, model)]
+    if arguments.model and not rows and not problems:
         store.models.resolve(arguments.model, "latest")  # says what there is
-    return rows, text.table(rows) if rows else f"No models below {store.objects.uri} yet."
+    nothing = "No version can be listed." if problems else f"No models below {store.objects.uri} yet."
+    return Answer(rows, text.table(rows) if rows else nothing, problems)
 
 
 def show_model(arguments: argparse.Namespace) -> Answer:
@@ -82,7 +87,7 @@ def show_model(arguments: argparse.Namespace) -> Answer:
         "evaluations": verdicts,
         "history": {alias: [past.to_dict() for past in history] for alias, history in histories.items()},
     }
-    return shown, text.details(shown)
+    return Answer(shown, text.details(shown))
 
 
 def fetch_model(arguments: argparse.Namespace) -> Answer:
@@ -99,7 +104,7 @@ def fetch_model(arguments: argparse.Namespace) -> Answer:
     size = _size(files)
     fetched = {"model": arguments.model, "version": version, "folder": str(folder), "files": len(files), "bytes": size}
     done = f"{arguments.model} version {version} is in {folder}: {len(files)} files, {size_text(size)}, every hash verified"
-    return fetched | ({"merged": True} if merged else {}), done + (", merged into its base" if merged else "")
+    return Answer(fetched | ({"merged": True} if merged else {}), done + (", merged into its base" if merged else ""))
 
 
 def promote_model(arguments: argparse.Namespace) -> Answer:
@@ -154,7 +159,16 @@ def prune_models(arguments: argparse.Namespace) -> Answer:
     found = retention.prune(store.objects, arguments.model, keep=arguments.keep, actor=actor(), delete=arguments.delete)
     rows = [item.to_dict() for item in found]
     pruned = {"model": arguments.model, "deleted": arguments.delete, "bytes": text.total(rows), "versions": rows}
-    return pruned, text.pruned(pruned)
+    return Answer(pruned, text.pruned(pruned))
+
+
+def _tried(problems: list[BadInput], read: Callable[..., Found], *of: Any) -> Found | None:
+    """Return what is read, or None where it is damaged, which joins the problems."""
+    try:
+        return read(*of)
+    except BadInput as problem:
+        problems.append(problem)
+        return None
 
 
 def _size(files: artifacts.Files) -> int:
@@ -199,4 +213,4 @@ def _moved(arguments: argparse.Namespace, move: Move) -> Answer:
     said = f"{where} is version {alias.version} now (generation {alias.generation}{before})"
     if not move.moved:
         said = f"{where} is version {alias.version} already (generation {alias.generation}): nothing to do"
-    return {"model": arguments.model, "alias": arguments.alias, "moved": move.moved, **alias.to_dict()}, said
+    return Answer({"model": arguments.model, "alias": arguments.alias, "moved": move.moved, **alias.to_dict()}, said)

@@ -42,12 +42,17 @@ class AliasStore:
         return Alias.from_body(document.body) if document and document.body["generation"] else None
 
     def live(self, name: str, alias: str = "champion") -> Alias | None:
-        """Return the alias as it stands, or None; its version is there.
+        """Return the alias as it stands, or None; its version is there, and it is not older than its history.
 
         Raises:
-            BadInput: as ``read``; or the manifest of its version is gone.
+            BadInput: as ``read``; or the manifest of its version is gone; or it is of an older backup.
         """
         found = self.read(name, alias)
+        while found is not None and self._was_moved_on(name, alias, found):
+            seen, found = found, self.read(name, alias)
+            if found == seen:
+                key = layout.alias_key(name, alias)
+                raise _damaged_history(self._objects.full_uri(key), "goes further than the alias, which is of an older backup")
         if found is not None:
             _manifest(self._objects, name, found.version)
         return found
@@ -175,6 +180,10 @@ class AliasStore:
                 body = {**document.body, "alias_nonce": document.body.get("alias_nonce", document.body["nonce"])}
                 _, mine = documents.replace(self._objects, layout.alias_key(name, alias), body, document.etag)
 
+    def _was_moved_on(self, name: str, alias: str, seen: Alias) -> bool:
+        """Return whether the generation after this one was itself moved on from."""
+        return documents.read(self._objects, layout.history_key(name, alias, seen.generation + 1)) is not None
+
     def _names(self, name: str) -> list[str]:
         prefix = layout.aliases_prefix(name)
         keys = (info.key.removeprefix(prefix) for info in self._objects.list(prefix))
@@ -267,10 +276,5 @@ def _manifest(objects: ObjectStore, name: str, version: int) -> manifests.Manife
     """Return the manifest, or tombstone, of a version that was promoted, which therefore is known to have been there."""
     manifest = manifests.read(objects, name, version)
     if manifest is None:
-        raise BadInput(
-            "LOST_VERSION",
-            f"version {version} of {name} was promoted, and its manifest is gone",
-            "restore it from a backup, or run `transfer-learning gc --older-than PT1H --delete`, which writes it again",
-            file=objects.full_uri(layout.version_key(name, version)),
-        )
+        raise manifests.loss(objects, name, version, "promoted")
     return manifest

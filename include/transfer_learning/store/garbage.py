@@ -62,7 +62,14 @@ class Finding:
         return {**dataclasses.asdict(self), "newest": self.newest.isoformat()}
 
 
-def collect(objects: ObjectStore, *, older_than: timedelta, delete: bool = False, now: datetime | None = None) -> list[Finding]:
+def collect(
+    objects: ObjectStore,
+    *,
+    older_than: timedelta,
+    delete: bool = False,
+    now: datetime | None = None,
+    problems: list[BadInput] | None = None,
+) -> list[Finding]:
     """Find what is left of dead publishes, evaluations and jobs, and delete it if asked.
 
     Args:
@@ -70,11 +77,14 @@ def collect(objects: ObjectStore, *, older_than: timedelta, delete: bool = False
         older_than: leave alone what was written to since.
         delete: do it; otherwise nothing at all is written.
         now: the time to count from; None is this machine's clock, compared with the store's times.
+        problems: takes what is wrong with a model, such as a damaged document: the rest of that model is left alone, and the next
+            one is gone through. None: it is raised.
 
     Returns:
         What was found, in order of key, each with what became of it.
 
     Raises:
+        BadInput: something is wrong with a model, and nobody takes the problems.
         StoreError: the store failed; what was deleted until then was garbage, and the next run goes on.
     """
     now = now or datetime.now(UTC)
@@ -86,9 +96,15 @@ def collect(objects: ObjectStore, *, older_than: timedelta, delete: bool = False
     findings: list[Finding] = []
     published: set[str] = set()
     for name, infos in sorted(listed.items()):
-        versions = manifests.read_every(objects, name)  # after the listing: what it does not name now was not named then
-        published |= {manifest["fingerprint"] for manifest in versions if "pruned" not in manifest}
-        findings += _Model(objects, name, versions, delete).collect(infos, limit)
+        try:
+            versions = manifests.read_every(objects, name)  # after the listing: what it does not name now was not named then
+            published |= {manifest["fingerprint"] for manifest in versions if "pruned" not in manifest}
+            for finding in _Model(objects, name, versions, delete).collect(infos, limit):
+                findings.append(finding)
+        except BadInput as problem:
+            if problems is None:
+                raise
+            problems.append(problem)
     return [*findings, *_jobs(objects, published, limit, now - QUIET, delete)]
 
 

@@ -6,12 +6,13 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any, TypeVar
 
 from transfer_learning.errors import BadInput, nearest
 from transfer_learning.model_files import ADAPTER_CONFIG
 from transfer_learning.store import documents, layout
-from transfer_learning.store.object_store import ObjectStore
+from transfer_learning.store.object_store import ObjectInfo, ObjectStore
 
 Manifest = dict[str, Any]
 Item = TypeVar("Item")
@@ -31,9 +32,14 @@ def names(objects: ObjectStore) -> list[str]:
 
 def numbers(objects: ObjectStore, name: str) -> list[int]:
     """Return the version numbers of a model, oldest first, pruned ones included."""
+    return sorted(listed(objects, name))
+
+
+def listed(objects: ObjectStore, name: str) -> dict[int, ObjectInfo]:
+    """Return the objects that hold the manifests and tombstones of a model, by version number."""
     prefix = layout.versions_prefix(name)
-    found = (VERSION_FILE.fullmatch(info.key.removeprefix(prefix)) for info in objects.list(prefix))
-    return sorted(int(match[1]) for match in found if match)
+    found = ((VERSION_FILE.fullmatch(info.key.removeprefix(prefix)), info) for info in objects.list(prefix))
+    return {int(match[1]): info for match, info in found if match}
 
 
 def read(objects: ObjectStore, name: str, version: int) -> Manifest | None:
@@ -53,16 +59,38 @@ def read_every(objects: ObjectStore, name: str) -> list[Manifest]:
     return [manifest for manifest in found if manifest]
 
 
-def numbers_given(objects: ObjectStore, name: str) -> dict[str, int]:
-    """Return the number of each publish that a fingerprint finds, whether or not its manifest is there."""
+def numbers_given(objects: ObjectStore, name: str, since: datetime | None = None) -> dict[str, int]:
+    """Return the number of each publish that a fingerprint finds, whether or not its manifest is there.
+
+    Args:
+        objects: the store.
+        name: of the model.
+        since: leave out what was written before, by the store's times.
+    """
 
     def pointer(key: str) -> documents.Document | None:
         with contextlib.suppress(documents.Damaged):
             return documents.read(objects, key)
         return None
 
-    found = _each(pointer, [info.key for info in objects.list(layout.fingerprints_prefix(name))])
+    infos = objects.list(layout.fingerprints_prefix(name))
+    found = _each(pointer, [info.key for info in infos if since is None or info.modified >= since])
     return {document.body["publish_id"]: document.body["version"] for document in found if document}
+
+
+def lost(objects: ObjectStore, name: str) -> list[int]:
+    """Return the numbers that fingerprints name and that have no manifest any more, in order."""
+    return sorted(set(numbers_given(objects, name).values()) - set(numbers(objects, name)))
+
+
+def loss(objects: ObjectStore, name: str, version: int, known_by: str = "published") -> BadInput:
+    """Return what is to be said of a version that was there and whose manifest is gone."""
+    return BadInput(
+        "LOST_VERSION",
+        f"version {version} of {name} was {known_by}, and its manifest is gone",
+        "restore it from a backup, or run `transfer-learning gc --older-than PT1H --delete`, which writes it again",
+        file=objects.full_uri(layout.version_key(name, version)),
+    )
 
 
 def require(objects: ObjectStore, name: str, version: int, error: type[BadInput] = BadInput) -> Manifest:

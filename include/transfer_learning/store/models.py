@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from transfer_learning.errors import BadInput, ObjectMissing, nearest
+from transfer_learning.errors import BadInput, ObjectMissing, StoreUnreachable, nearest
 from transfer_learning.refs import ModelRef, version_of
 from transfer_learning.settings import canonical_json
 from transfer_learning.store import artifacts, documents, layout, ledgers, manifests
@@ -73,20 +74,30 @@ class ModelStore:
         _check_facts(facts)
         described = {"name": name, "publish_id": publish_id, "fingerprint": fingerprint, "facts": facts}
         intent = documents.read(self._objects, layout.intent_key(name, publish_id))
-        newest, uploaded = self._newest(name), 0
+        uploaded, artifact = 0, ""
         while intent is None or intent.body.get("abandoned"):  # garbage collection may have deleted what was uploaded: anew
             manifest, sent = self._upload(folder, ledger, parents, described, log)
-            intent, uploaded = self._declare(manifest, newest, intent), uploaded + sent
-        manifest = self._commit(name, intent.body)
+            artifact, uploaded = manifest["artifact"], uploaded + sent
+            intent = self._declare(manifest, self._newest(name), intent)
+        manifest = self._commit(name, intent.body, uploaded=intent.body["manifest"]["artifact"] == artifact)
         self._remember(manifest)
         return self._ref(manifest), uploaded
+
+    def check(self, name: str) -> None:
+        """Read what publishing reads beside the folder: what is wrong with it shows before a training, not after.
+
+        Raises:
+            BadInput: an alias is lost or damaged, or the manifest of the newest version is.
+        """
+        self._newest(name)
+        self._before(name, ())
 
     def complete(self, name: str, publish_id: str) -> ModelRef | None:
         """Finish a publish that declared its intent; None where none stands. For garbage collection: anybody may, at any time."""
         intent = documents.read(self._objects, layout.intent_key(name, publish_id))
         if intent is None or intent.body.get("abandoned"):
             return None
-        manifest = self._commit(name, intent.body)
+        manifest = self._commit(name, intent.body, uploaded=False)
         self._remember(manifest)
         return self._ref(manifest)
 
@@ -260,23 +271,35 @@ class ModelStore:
         """Return the highest number that any version had, 0 for none.
 
         Fingerprints, aliases and verdicts count too: were the manifest that they speak of gone, and its number given to another
-        version, that one would be live, and vouched for, at once.
+        version, that one would be live, and vouched for, at once. A fingerprint finds a later version than the newest that is
+        there only if it was written after that one.
         """
         prefix = layout.evaluations_prefix(name)
         judged = (info.key.removeprefix(prefix).partition("/")[0] for info in self._objects.list(prefix))
         aliased = (alias.version for alias in AliasStore(self._objects).all(name).values())
-        given = manifests.numbers_given(self._objects, name).values()
-        known = manifests.numbers(self._objects, name)
+        known = manifests.listed(self._objects, name)
+        newest = known[max(known)].modified if known else None
+        given = manifests.numbers_given(self._objects, name, since=newest).values()
         return max([*known, *given, *map(int, filter(str.isdecimal, judged)), *aliased], default=0)
 
-    def _commit(self, name: str, intent: dict[str, Any]) -> Manifest:
-        """Walk upwards from the newest version that the intent saw, and return the manifest of this publish."""
-        version, manifest = int(intent["newest"]) + 1, intent["manifest"]
+    def _commit(self, name: str, intent: dict[str, Any], *, uploaded: bool) -> Manifest:
+        """Walk upwards from the newest version that the intent saw, and return the manifest of this publish.
+
+        Where its fingerprint knows the number already, the manifest was lost since, and is written again under that one.
+
+        Args:
+            name: of the model.
+            intent: what stands.
+            uploaded: its files have just been uploaded, and so it has no number yet.
+        """
+        manifest = intent["manifest"]
+        version = (None if uploaded else self._number_given(name, manifest)) or int(intent["newest"]) + 1
         while True:
             key = layout.version_key(name, version)
-            document = documents.read(self._objects, key)
+            document = None if uploaded else self._standing(key)
             if document is None:
-                self._look_for_files(manifest)
+                if not uploaded:
+                    self._look_for_files(manifest)
                 document, _ = documents.create(self._objects, key, {**manifest, "version": version})
             if document.body["publish_id"] == intent["publish_id"]:
                 break
@@ -286,6 +309,21 @@ class ModelStore:
                 "VERSION_PRUNED", f"this publish was version {version} of {name}, which has been pruned", "start a new run"
             )
         return document.body
+
+    def _standing(self, key: str) -> documents.Document | None:
+        """Read a step of the walk, again where there is no answer: whoever walked anew might never overtake busy others."""
+        for _ in range(2):
+            with contextlib.suppress(StoreUnreachable):
+                return documents.read(self._objects, key)
+        return documents.read(self._objects, key)
+
+    def _number_given(self, name: str, manifest: Manifest) -> int | None:
+        """Return the number that the fingerprint of a publish knows, if it is this publish that it finds."""
+        with contextlib.suppress(documents.Damaged):
+            pointer = documents.read(self._objects, layout.fingerprint_key(name, manifest["fingerprint"]))
+            if pointer is not None and pointer.body["publish_id"] == manifest["publish_id"]:
+                return int(pointer.body["version"])
+        return None
 
     def _look_for_files(self, manifest: Manifest) -> None:
         """Refuse to make a version of files that are gone, as after a publish whose version was pruned and then lost."""

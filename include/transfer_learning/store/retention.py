@@ -61,11 +61,15 @@ def prune(objects: ObjectStore, name: str, *, keep: int, actor: str, delete: boo
         The versions, oldest first, and earlier tombstones whose files were still there, each with what became of it.
 
     Raises:
-        BadInput: ``keep`` is less than 1, or there is no such model.
+        BadInput: ``keep`` is less than 1, or there is no such model; or a version has lost its manifest, which tells what it was
+            trained from.
         StoreError: the store failed; the same call again goes on.
     """
     if keep < 1:
         raise BadInput("BAD_KEEP", f"{keep} newest versions cannot be kept", "keep at least 1")
+    for model in manifests.names(objects):
+        for version in manifests.lost(objects, model):
+            raise manifests.loss(objects, model, version)
     left = _left_files(objects, name)  # before the manifests: no version is younger than its files
     every = manifests.read_every(objects, name)
     if not every:

@@ -67,6 +67,7 @@ class TrainingOperator(BaseModelOperator):
             if (found := self.find(store, facts["model"], key)) is not None:  # by the attempt that held the lease before
                 attempt.finish()  # it may have been killed between the two
                 return found
+            store.models.check(facts["model"])
             with self.fitting(spec, context) as fitting:
                 job = self.run_job(self.stage, fitting, inputs, context, work=work, facts=facts, attempt=attempt)
             self.check_stop()

@@ -360,6 +360,41 @@ def test_a_rollback_does_not_pass_by_a_version_whose_manifest_is_lost(objects: O
     assert champion(aliases) == 3
 
 
+def test_an_alias_of_an_older_backup_is_one_line_where_the_live_version_is_asked_for(objects: ObjectStore) -> None:
+    aliases = with_versions(objects)
+    promote(aliases, 1)
+    older = objects.get(layout.alias_key("news", "champion")).data
+    for version in (2, 3):
+        promote(aliases, version)
+    objects.put(layout.alias_key("news", "champion"), older)
+
+    line = r"^DAMAGED_HISTORY \S+/champion.json the history of the alias goes further than the alias, which is of an older backup"
+    with pytest.raises(BadInput, match=line):
+        AliasStore(objects).live("news")
+
+
+def test_an_alias_that_moves_on_while_it_is_read_is_no_older_one() -> None:
+    objects = MemoryObjectStore()
+    aliases = with_versions(objects)
+    promote(aliases, 1)
+
+    class MovingOn(FaultyObjectStore):
+        moved = False
+
+        def get(self, key: str) -> Stored:
+            found = super().get(key)
+            if key == layout.alias_key("news", "champion") and not self.moved:
+                self.moved = True
+                for version in (2, 3):
+                    promote(AliasStore(objects), version)
+            return found
+
+    live = AliasStore(MovingOn(objects)).live("news")
+
+    assert live is not None
+    assert live.version == 3
+
+
 def test_a_hole_in_the_history_of_an_alias_is_one_line_with_its_key(objects: ObjectStore) -> None:
     aliases = with_versions(objects)
     promote(aliases, 1)

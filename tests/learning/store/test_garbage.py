@@ -11,6 +11,7 @@ from learning.store.faults import DyingObjectStore, FaultyObjectStore, Killed
 from learning.store.test_checkpoints import checkpoint
 from learning.store.test_evaluations import write_evaluation
 from learning.store.tiny import digest, publish, write_ledger
+from transfer_learning.errors import BadInput
 from transfer_learning.store import Store, documents, layout
 from transfer_learning.store.checkpoints import CheckpointStore
 from transfer_learning.store.evaluations import EvaluationStore
@@ -117,6 +118,22 @@ def test_a_whole_store_in_use_has_no_garbage(objects: ObjectStore, tmp_path: Pat
 
     assert collect(objects, older_than=NOTHING, delete=True, now=TOMORROW) == []
     assert keys(objects) == before
+
+
+def test_a_damaged_model_is_told_and_the_others_are_gone_through(objects: ObjectStore, tmp_path: Path) -> None:
+    die(objects, tmp_path, "put models/news/publishes")
+    for name in ("atlas", "zoo"):
+        publish(objects, tmp_path, 1, name=name)
+    objects.put(layout.version_key("atlas", 1), b"")
+    problems: list[BadInput] = []
+
+    with pytest.raises(BadInput, match="DAMAGED_DOCUMENT"):
+        collect(objects, older_than=NOTHING)
+    found = collect(objects, older_than=NOTHING, delete=True, problems=problems)
+
+    assert [problem.code for problem in problems] == ["DAMAGED_DOCUMENT"]
+    assert {finding.key.split("/")[1] for finding in found} == {"news"}
+    assert any(key.startswith("models/atlas/artifacts/") for key in keys(objects))
 
 
 def test_a_version_whose_intent_was_lost_keeps_its_files(objects: ObjectStore, tmp_path: Path) -> None:

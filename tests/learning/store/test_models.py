@@ -312,6 +312,45 @@ def test_a_publish_whose_files_are_gone_makes_no_version(objects: ObjectStore, t
     assert versions(objects) == []
 
 
+def test_lost_manifests_come_back_under_their_numbers_whichever_is_written_again_first(
+    objects: ObjectStore, tmp_path: Path
+) -> None:
+    declared = []
+    for seed in (1, 2):  # both declare before either has a version
+        dying = DyingObjectStore(objects, _call_before(tmp_path, seed, "put models/news/versions"), after=False)
+        with pytest.raises(Killed):
+            publish(dying, tmp_path, seed)
+    for seed in (2, 1):
+        declared.append(publish(objects, tmp_path, seed)[0])
+    assert [ref.version for ref in declared] == [1, 2]
+    for version in (1, 2):
+        objects.delete(layout.version_key("news", version))
+
+    for ref in reversed(declared):
+        ModelStore(objects).complete("news", ref.publish_id)
+
+    assert [manifest["publish_id"] for manifest in ModelStore(objects).versions("news")] == [ref.publish_id for ref in declared]
+
+
+def _call_before(folder: Path, seed: int, call: str) -> int:
+    watched = FaultyObjectStore(MemoryObjectStore())
+    publish(watched, folder, seed)
+    return next(number for number, made in enumerate(watched.calls, 1) if made.startswith(call))
+
+
+@pytest.mark.parametrize("lost", ["alias", "alias damaged", "newest manifest damaged"])
+def test_what_publishing_reads_is_checked_without_a_folder(objects: ObjectStore, tmp_path: Path, lost: str) -> None:
+    publish(objects, tmp_path, seed=1)
+    promote(AliasStore(objects), 1)
+    ModelStore(objects).check("news")
+    ModelStore(objects).check("sports")
+    key = layout.version_key("news", 1) if lost.startswith("newest") else layout.alias_key("news", "champion")
+    objects.delete(key) if lost == "alias" else objects.put(key, b"{}")
+
+    with pytest.raises(BadInput, match=r"^(LOST_ALIAS|DAMAGED_DOCUMENT) "):
+        ModelStore(objects).check("news")
+
+
 def test_the_files_of_a_version_that_lost_manifest_and_intent_stay(objects: ObjectStore, tmp_path: Path) -> None:
     first, _ = publish(objects, tmp_path, seed=1)
     files = {info.key for info in objects.list("models/news/artifacts/")}

@@ -44,6 +44,22 @@ def test_old_versions_are_found_and_nothing_is_written_unless_asked(objects: Obj
     assert {info.key: info.modified for info in objects.list("")} == before
 
 
+@pytest.mark.parametrize("name", ["news", "sports"])
+def test_nothing_is_pruned_while_a_version_has_lost_its_manifest(objects: ObjectStore, tmp_path: Path, name: str) -> None:
+    fill(objects, tmp_path, 3)
+    for seed in (1, 2):  # the second goes on from version 1 of news, maybe: only its manifest would say
+        publish(objects, tmp_path, seed, name="sports")
+    objects.delete(layout.version_key(name, 2))
+    before = {info.key for info in objects.list("")}
+
+    with pytest.raises(
+        BadInput, match=rf"^LOST_VERSION \S+/{name}/versions/000002.json version 2 of {name} was published, and its"
+    ):
+        pruned(objects)
+
+    assert {info.key for info in objects.list("")} == before
+
+
 def test_a_pruned_version_leaves_a_tombstone_with_its_facts_ledger_and_parents(objects: ObjectStore, tmp_path: Path) -> None:
     fill(objects, tmp_path, 3)
     before = ModelStore(objects).manifest("news", 1)
