@@ -9,7 +9,7 @@ OURS := plugins include dags tests
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help venv demo compare airflow test test-live test-full bench bench-small lint format clean
+.PHONY: help venv demo compare airflow test test-gpu test-live test-full bench bench-small lint format clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,6 +35,9 @@ airflow: $(STAMP) ## Airflow's UI with the DAGs, the plugin and the demo's data 
 
 test: $(STAMP) ## The tests, under 15 minutes.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "not live and not full and not gpu"
+
+test-gpu: $(STAMP) ## What needs an accelerator.
+	@$(BIN)/python -m pytest -q -m gpu
 
 test-live: $(STAMP) ## The tests on real Airflow processes, about 9 minutes: the demo, and every way to kill a task.
 	@$(BIN)/python -m pytest -q -m live

@@ -27,6 +27,7 @@ NO_MEMORY = (
     "not enough memory",  # torch, on the host
     "allocate memory",  # the kernel
     "bad_alloc",  # C++
+    "alloc_failed",  # cuBLAS and cuDNN
     "could not create a primitive",  # oneDNN, which says no more than that
     "failed to launch worker thread",  # Arrow, with no room for its stack
     "failed to map segment",  # the loader of a library
@@ -139,6 +140,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, on an accelerator or on the host; torch's own type is known by name, to stay torch-free."""
     known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return known or any(text in str(error).lower() for text in NO_MEMORY)
+
+
+def is_of_accelerator(error: BaseException) -> bool:
+    """Return whether it was an accelerator's memory that ran out."""
+    return type(error).__name__ == "OutOfMemoryError" or any(word in str(error) for word in ("CUDA", "CUBLAS", "CUDNN"))
 
 
 def one_line(text: str) -> str:

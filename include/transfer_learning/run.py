@@ -23,7 +23,16 @@ from typing import Any
 
 from transfer_learning import child, specs
 from transfer_learning.disk import room_for
-from transfer_learning.errors import BadInput, HostOutOfMemory, TransferLearningError, is_out_of_memory, nearest, one_line
+from transfer_learning.errors import (
+    BadInput,
+    DeviceOutOfMemory,
+    HostOutOfMemory,
+    TransferLearningError,
+    is_of_accelerator,
+    is_out_of_memory,
+    nearest,
+    one_line,
+)
 from transfer_learning.hashes import sha256_of
 from transfer_learning.settings import Settings
 from transfer_learning.stage import Run, Stage
@@ -118,6 +127,9 @@ def run_stage(job: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, A
     except Exception as error:
         if isinstance(error, TransferLearningError) or not is_out_of_memory(error):
             raise
+        if is_of_accelerator(error):
+            what = f"OUT_OF_MEMORY stage {job['stage']} needs more than is free of the accelerator's memory"
+            raise DeviceOutOfMemory(f"{what} — free it of other processes, or take a larger one") from error
         limit = (job.get("limits") or {}).get("memory_mb")
         within = f"the limit of {limit} MiB — raise memory_limit_mb" if limit else "this machine's memory — take a larger one"
         raise HostOutOfMemory(f"OUT_OF_MEMORY stage {job['stage']} needs more than {within} or send less") from error

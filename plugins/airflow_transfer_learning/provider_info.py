@@ -11,7 +11,9 @@ OPTIONS: dict[str, tuple[str, str, str, str]] = {
         "string",
         "default_pool",
         "gpu",
-        "Pool of the training tasks, with as many slots as there are GPUs. It must exist: tasks of a missing pool wait for ever.",
+        "Pool of the training tasks, with as many slots as there are GPUs. It must exist: tasks of a missing pool wait for ever. "
+        "A task takes the first GPU that its worker sees: where a machine has several, start one worker for each, with a "
+        "CUDA_VISIBLE_DEVICES of its own.",
     ),
     "executor": (
         "string",

@@ -55,6 +55,11 @@ def test_a_finished_job_returns_metrics_files_and_numerics(tmp_path):
             OutOfMemory,
             r"^OUT_OF_MEMORY stage pull_dataset needs more than this machine's memory — take a larger one or",
         ),
+        (
+            "cublas",
+            OutOfMemory,
+            r"^OUT_OF_MEMORY stage pull_dataset needs more than is free of the accelerator's memory — free it",
+        ),
         ("network", Crashed, r"^PermissionError: a stage runs without network: connection to '192\.0\.2\.1' refused$"),
         ("datagram", Crashed, r"^PermissionError: a stage runs without network: connection to '192\.0\.2\.1' refused$"),
     ],

@@ -258,7 +258,15 @@ class Backbone:
 
     def _layers(self, state: torch.Tensor, attention_mask: torch.Tensor, first: int, last: int) -> torch.Tensor:
         causal = causal_mask_function if self.architecture.causal else None
-        mask = create_bidirectional_mask(self.encoder.config, state, attention_mask, and_mask_function=causal)
+        # An accelerator has another kernel for batches without padding: a row's bits would depend on the rows beside it, and
+        # looking for padding would make it wait.
+        mask = create_bidirectional_mask(
+            self.encoder.config,
+            state,
+            attention_mask,
+            and_mask_function=causal,
+            allow_is_bidirectional_skip=state.device.type == "cpu",
+        )
         for layer, *behind in self.blocks[first : last + 1]:
             output = layer(state, attention_mask=mask)
             state = output[0] if isinstance(output, tuple) else output

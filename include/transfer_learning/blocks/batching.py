@@ -90,16 +90,17 @@ class Tokens:
 
         The length is that of the longest row, rounded up to a multiple.
         """
-        length = padded(max(int(self.starts[row + 1] - self.starts[row]) for row in rows), multiple)
-        ids = np.full((len(rows), length), self.pad_id, dtype=np.int64)
-        mask, segments = np.zeros_like(ids), np.zeros_like(ids)
-        for place, row in enumerate(rows):
-            start, end = self.starts[row], self.starts[row + 1]
-            ids[place, : end - start] = self.ids[start:end]
-            mask[place, : end - start] = 1
-            if self.segments is not None:
-                segments[place, : end - start] = self.segments[start:end]
-        arrays = {"input_ids": ids, "attention_mask": mask} | ({} if self.segments is None else {"token_type_ids": segments})
+        chosen = np.asarray(rows)
+        starts, lengths = self.starts[chosen], self.starts[chosen + 1] - self.starts[chosen]
+        places = np.arange(padded(int(lengths.max()), multiple))
+        inside = places < lengths[:, None]
+        at = (starts[:, None] + places)[inside]
+        ids = np.full(inside.shape, self.pad_id, dtype=np.int64)
+        ids[inside] = self.ids[at]
+        arrays = {"input_ids": ids, "attention_mask": inside.astype(np.int64)}
+        if self.segments is not None:
+            arrays["token_type_ids"] = np.zeros_like(ids)
+            arrays["token_type_ids"][inside] = self.segments[at]
         return {name: to_device(array, device) for name, array in arrays.items()}
 
 

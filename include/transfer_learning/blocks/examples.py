@@ -103,10 +103,5 @@ class Forward:
         return examples
 
     def _examples(self, part: range, logits: Callable[[Sequence[int]], torch.Tensor], lengths: list[int]) -> Examples:
-        weights = self.data.class_weights
-        return Examples(
-            logits,
-            [lengths[row] for row in part],
-            self.data.targets[part.start : part.stop].to(self.device),
-            None if weights is None else weights.to(self.device),
-        )
+        targets = self.data.targets[part.start : part.stop]
+        return Examples(logits, [lengths[row] for row in part], targets, self.data.class_weights)

@@ -1,4 +1,7 @@
-"""Running a frozen model over rows: each result depends on its own row alone, so that stored ones equal fresh ones."""
+"""Running a frozen model over rows: each result depends on its own row alone, so that stored ones equal fresh ones.
+
+On an accelerator that holds but for rounding: its libraries multiply batches of different sizes in different ways.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from torch.nn import functional
 
 from transfer_learning.blocks.attention import quickest_frozen_attention
 from transfer_learning.blocks.backbone import Backbone, Batch
+from transfer_learning.blocks.devices import to_device
 from transfer_learning.blocks.passes import TOKEN_BUDGET, Passes
 from transfer_learning.blocks.pooling import pool
 from transfer_learning.blocks.replaced import replaced
@@ -133,14 +137,14 @@ def extract(
     Raises:
         OutOfMemory: a single row does not fit.
     """
-    order = torch.tensor([row for rows in batches for row in rows])
+    order = to_device(torch.tensor([row for rows in batches for row in rows]), passes.device)
     features, count = torch.empty(0), 0
 
     def keep(found: torch.Tensor) -> None:
         nonlocal features, count
         if count == 0:
-            features = found.new_empty((len(order), *found.shape[1:]))
-        features[order[count : count + len(found)]] = found.to(features.device)
+            features = found.new_empty((len(order), *found.shape[1:]), device=passes.device)
+        features[order[count : count + len(found)]] = found.to(passes.device)
         count += len(found)
 
     if done is not None:

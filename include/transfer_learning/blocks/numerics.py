@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,9 @@ from transfer_learning.stage import Run
 
 if TYPE_CHECKING:
     from transfer_learning.blocks.checkpoint import Snapshot
+
+DRIVER = Path("/dev/nvidiactl")
+"""Where a machine has a GPU and its driver."""
 
 
 def choose(precision: str, run: Run) -> dict[str, Any]:
@@ -31,6 +35,11 @@ def choose(precision: str, run: Run) -> dict[str, Any]:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_flush_denormal(True)  # processors take many times as long over the tiny gradients of rows that are learned
     device = "cuda" if torch.cuda.is_available() else run.device
+    if device == "cuda":
+        # The processor only tokenises then, and one thread is slower than the model.
+        os.environ |= {"TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": str(torch.get_num_threads())}
+    elif DRIVER.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+        run.progress(phase="device", device=device, reason=f"there is a GPU, and torch {torch.__version__} cannot use it")
     native = has_native_bf16(device)
     return {
         "device": device,

@@ -57,8 +57,17 @@ def state_of(snapshot: Snapshot | None, phase: Phase, micro_batch: int) -> State
         return State(micro_batch=micro_batch)
     stored = dict(snapshot.facts["state"])
     stored["micro_batch"] = min(stored["micro_batch"], micro_batch)
-    for key, value in snapshot.files["optimizer"].items():
-        name, _, slot = key.rpartition("/")
-        parameter = phase.trained[name]
-        phase.optimizer.state[parameter][slot] = value if slot == "step" else value.to(parameter.device)
+    _load_optimizer(phase, snapshot.files["optimizer"])
     return State(**stored, best=dict(snapshot.files.get("best", {})))
+
+
+def _load_optimizer(phase: Phase, stored: Mapping[str, torch.Tensor]) -> None:
+    """Give a phase's optimizer its state, on the devices where it wants it: a fused one counts steps beside the weights."""
+    known = phase.optimizer.state_dict()
+    parameters = [parameter for group in phase.optimizer.param_groups for parameter in group["params"]]
+    numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in stored.items():
+        name, _, slot = key.rpartition("/")
+        state.setdefault(numbers[id(phase.trained[name])], {})[slot] = value
+    phase.optimizer.load_state_dict({**known, "state": state})

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from transfer_learning.blocks.batching import epoch_batches, length_batches
+from transfer_learning.blocks.devices import to_device
 from transfer_learning.blocks.dropout import quick_dropout
 from transfer_learning.blocks.memory import in_halves
 from transfer_learning.blocks.schedules import Schedule, warmup_and_decay
@@ -23,8 +24,8 @@ from transfer_learning.stage import Run
 HALVINGS = 4
 """How often the micro-batch is halved before the run ends with OutOfMemory."""
 
-EVALUATION_TOKENS = 4096
-"""Padded tokens to one forward pass without gradients."""
+EVALUATION_TOKENS = {"cpu": 4096, "cuda": 16_384}
+"""Padded tokens to one forward pass of the validation, by device."""
 
 REPORT_SECONDS = 1.0
 
@@ -54,13 +55,19 @@ class Examples:
     """Row indices -> (rows, labels)."""
     lengths: list[int]
     targets: torch.Tensor
-    """Class numbers, int64 (rows,), on the model's device."""
+    """Class numbers, int64 (rows,), on the CPU."""
     class_weights: torch.Tensor | None = None
+    """fp32 (labels,), on the CPU."""
 
     def losses(self, rows: Sequence[int]) -> tuple[torch.Tensor]:
         """Return the sum of the rows' cross-entropies, each times its class weight."""
-        targets = self.targets[list(rows)]
-        return (functional.cross_entropy(self.logits(rows).float(), targets, weight=self.class_weights, reduction="sum"),)
+        return (self.cross_entropy(self.logits(rows).float(), rows),)
+
+    def cross_entropy(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """Return the sum of the cross-entropies of some rows' logits."""
+        device = logits.device.type
+        weights = None if self.class_weights is None else to_device(self.class_weights, device)
+        return functional.cross_entropy(logits, to_device(self.targets[list(rows)], device), weight=weights, reduction="sum")
 
     def weights(self, rows: Sequence[int]) -> tuple[float]:
         """Return what a sum of losses is divided by: the number of targets, or the sum of their class weights."""
@@ -191,24 +198,26 @@ def optimizer_step(phase: Phase, state: State, rows: list[int]) -> tuple[float, 
             with quick_dropout(next(iter(phase.trained.values())).device.type):
                 loss, weight = accumulate(phase, state, rows)
             norm = _clip(phase)
-            if not torch.isfinite(norm):
-                raise Diverged(f"DIVERGED {phase.name}, step {state.step + 1}: the gradient is {float(norm)} — lower the rate")
-            phase.optimizer.step()
-            return loss, weight
+            if not math.isfinite(norm):
+                raise Diverged(f"DIVERGED {phase.name}, step {state.step + 1}: the gradient is {norm} — lower the rate")
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+        else:
+            phase.optimizer.step()  # its memory does not depend on the micro-batch, and half a step cannot be done again
+            return loss, weight
         # Outside the handler: its traceback would keep the tensors of the failed pass alive.
         halve(phase, state)
 
 
-def _clip(phase: Phase) -> torch.Tensor:
+def _clip(phase: Phase) -> float:
     """Clip the gradients to the phase's norm and return the norm they had; those within it are not touched."""
     gradients = [parameter.grad for parameter in phase.trained.values() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    if norm > phase.max_grad_norm:
+    size = float(norm)  # the one place where an accelerator is waited for
+    if size > phase.max_grad_norm:
         nn.utils.clip_grads_with_norm_(phase.trained.values(), phase.max_grad_norm, norm)
-    return norm
+    return size
 
 
 def accumulate(phase: Phase, state: State, rows: list[int]) -> tuple[float, float]:
@@ -259,13 +268,18 @@ def evaluate(examples: Examples, poll: Callable[[], None]) -> dict[str, float]:
     loss = weight = 0.0
     right = 0
     with torch.inference_mode():
-        for rows in length_batches(examples.lengths, EVALUATION_TOKENS):
+        for rows in evaluation_batches(examples.lengths):
             poll()
-            logits, targets = in_halves(examples.logits, rows).float(), examples.targets[rows]
-            loss += float(functional.cross_entropy(logits, targets, weight=examples.class_weights, reduction="sum"))
+            logits = in_halves(examples.logits, rows).float()
+            loss += float(examples.cross_entropy(logits, rows))
             weight += examples.weights(rows)[0]
-            right += int((logits.argmax(dim=-1) == targets).sum())
+            right += int((logits.argmax(dim=-1).cpu() == examples.targets[rows]).sum())
     return {"loss": loss / weight, "accuracy": right / len(examples.lengths)}
+
+
+def evaluation_batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Return the rows of each batch of a validation."""
+    return length_batches(lengths, EVALUATION_TOKENS["cuda" if torch.cuda.is_available() else "cpu"])
 
 
 def load_weights(trained: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:

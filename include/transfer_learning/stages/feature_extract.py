@@ -41,6 +41,9 @@ WINDOW_CHARACTERS = 2_000_000
 """Rows, and characters of their texts, from which on what was read is tokenised and batched: enough of each length, seconds of
 work, and memory that does not grow with the rows."""
 
+ACCELERATED = 16
+"""Times as large windows on an accelerator: its batches are that much larger, and there are to be full ones of each length."""
+
 READ_ROWS = 512
 """Rows that are read at a time."""
 
@@ -58,10 +61,11 @@ class Window:
         """Of all texts."""
         return sum(map(len, [*self.texts, *(self.pairs or ())]))
 
-    def with_more(self, other: Window) -> Window:
-        """Return these rows and those."""
-        pairs = None if self.pairs is None else [*self.pairs, *(other.pairs or ())]
-        return Window(joined((self.hashes, other.hashes)), [*self.texts, *other.texts], pairs)
+    @classmethod
+    def of(cls, parts: Sequence[Window]) -> Window:
+        """Return the rows of several."""
+        pairs = None if parts[0].pairs is None else [pair for part in parts for pair in part.pairs or ()]
+        return cls(joined(part.hashes for part in parts), [text for part in parts for text in part.texts], pairs)
 
 
 Prepared = tuple[Window, Tokens]
@@ -130,7 +134,7 @@ def _compute(
             raise Stopped("STOPPED between two batches; the parts that were written are kept")
 
     with frozen_passes(base.model, device, str(run.numerics["precision"])) as passes:
-        for window, batch in _one_ahead(tokenized, _windows(files, task, missing)):
+        for window, batch in _one_ahead(tokenized, _windows(files, task, missing, ACCELERATED if device == "cuda" else 1)):
 
             def compute(rows: Sequence[int], batch: Tokens = batch) -> torch.Tensor:
                 return extractor(batch.batch(rows, device))
@@ -156,10 +160,11 @@ def _one_ahead(work: Callable[[Window], Prepared], windows: Iterator[Window]) ->
             yield ahead.result()
 
 
-def _windows(files: Sequence[Path], task: TaskSpec, missing: Hashes) -> Iterator[Window]:
-    """Yield the rows whose hashes are missing, each once."""
+def _windows(files: Sequence[Path], task: TaskSpec, missing: Hashes, times: int) -> Iterator[Window]:
+    """Yield the rows whose hashes are missing, each once, in windows so many times as large as usual."""
     done = np.zeros(len(missing), dtype=bool)
-    window: Window | None = None
+    waiting: list[Window] = []
+    count = characters = 0
     for path in files:
         for hashes, texts, pairs in read_texts(path, task, min(READ_ROWS, WINDOW)):
             places = np.minimum(np.searchsorted(missing, hashes), len(missing) - 1)
@@ -167,13 +172,14 @@ def _windows(files: Sequence[Path], task: TaskSpec, missing: Hashes) -> Iterator
             _, first = np.unique(hashes, return_index=True)
             rows = np.intersect1d(np.flatnonzero(fresh), first)
             done[places[rows]] = True
-            read = Window(hashes[rows], [texts[i] for i in rows], [pairs[i] for i in rows] if pairs else None)
-            window = read if window is None else window.with_more(read)
-            if len(window.texts) >= WINDOW or window.characters >= WINDOW_CHARACTERS:
-                yield window
-                window = None
-    if window is not None and window.texts:
-        yield window
+            read = Window(hashes[rows], [texts[i] for i in rows], [pairs[i] for i in rows] if pairs is not None else None)
+            waiting.append(read)
+            count, characters = count + len(read.texts), characters + read.characters
+            if count >= times * WINDOW or characters >= times * WINDOW_CHARACTERS:
+                yield Window.of(waiting)
+                waiting, count, characters = [], 0, 0
+    if count:
+        yield Window.of(waiting)
 
 
 def _width(part: Part) -> int:

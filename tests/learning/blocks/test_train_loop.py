@@ -176,6 +176,19 @@ def test_out_of_memory_at_any_step_keeps_the_effective_batch(held: Callable[[str
 
 
 @pytest.mark.promise(6)
+def test_what_the_optimizer_lacks_is_not_mended_by_fewer_rows() -> None:
+    phase, state = make_phase(Network()), State(micro_batch=4)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    phase.optimizer.register_step_pre_hook(full)
+    with pytest.raises(torch.OutOfMemoryError):
+        optimizer_step(phase, state, [0, 1, 2, 3])
+
+    assert state.halvings == 0
+
+
 def test_after_four_halvings_it_ends_with_one_line() -> None:
     network = Network()
     network.most_rows = 0
@@ -192,6 +205,7 @@ def test_after_four_halvings_it_ends_with_one_line() -> None:
         "could not create a primitive",
         "x.so: failed to map segment from shared object",
         "std::bad_alloc",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "unable to mmap: Cannot allocate memory (12)",
         "Failed to launch worker thread: Resource temporarily unavailable",
     ],

@@ -41,6 +41,8 @@ def pull_dataset(spec, inputs, out, run):
             raise errors.Diverged("DIVERGED loss is NaN at step 7")
         case "onednn":
             raise RuntimeError("could not create a primitive")
+        case "cublas":
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
         case "memory":
             return {"bytes": len(bytearray(2_000_000_000))}
         case "cpu":

@@ -13,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from transfer_learning.blocks.batching import length_batches
 from transfer_learning.blocks.devices import to_device
 from transfer_learning.blocks.extraction import arithmetic
 from transfer_learning.blocks.language.model import LanguageModel
 from transfer_learning.blocks.language.packing import Blocks, Frame, attention_mask
 from transfer_learning.blocks.memory import in_halves
-from transfer_learning.blocks.train_loop import EVALUATION_TOKENS
+from transfer_learning.blocks.train_loop import evaluation_batches
 from transfer_learning.errors import BadInput
 
 MASKED, RANDOM = 0.8, 0.1
@@ -99,7 +98,7 @@ class LanguageExamples:
         """Return mean ``loss`` for each predicted token, and ``perplexity``, its exponential."""
         total, count = 0.0, 0
         with torch.inference_mode():
-            for rows in length_batches(self.lengths, EVALUATION_TOKENS):
+            for rows in evaluation_batches(self.lengths):
                 poll()
                 losses = in_halves(self._losses, rows)
                 total, count = total + float(losses.sum()), count + len(losses)
@@ -133,7 +132,7 @@ class PairedExamples(LanguageExamples):
         total = pair_total = 0.0
         count = right = 0
         with torch.inference_mode():
-            for rows in length_batches(self.lengths, EVALUATION_TOKENS):
+            for rows in evaluation_batches(self.lengths):
                 poll()
                 tokens, pairs, correct = self._of(rows)
                 total, count = total + float(tokens.sum()), count + len(tokens)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
-from transfer_learning.blocks.batching import length_batches
 from transfer_learning.blocks.devices import to_device
 from transfer_learning.blocks.extraction import arithmetic
 from transfer_learning.blocks.language.generator import GENERATOR
 from transfer_learning.blocks.language.objectives import Drawn, LanguageExamples, batch_of, perplexity
-from transfer_learning.blocks.train_loop import EVALUATION_TOKENS
+from transfer_learning.blocks.train_loop import evaluation_batches
 
 ALL_HIDDEN = (1.0, 0.0)
 """Every chosen token becomes the mask, none a random one: the generator replaces them."""
@@ -66,7 +63,7 @@ class ReplacedExamples(LanguageExamples):
         generated = told = 0.0
         chosen = tokens = right = 0
         with torch.inference_mode():
-            for rows in length_batches(self.lengths, EVALUATION_TOKENS):
+            for rows in evaluation_batches(self.lengths):
                 poll()
                 judged = self.judge(rows)
                 generated, chosen = generated + float(judged.generated.sum()), chosen + len(judged.generated)
@@ -98,8 +95,13 @@ class ReplacedExamples(LanguageExamples):
         length = self.blocks.length
         counts = np.bincount(drawn.places // length, minlength=len(rows))
         noise = [self._noise(int(row), int(count), logits.shape[1]) for row, count in zip(rows, counts, strict=True)]
-        return (logits + to_device(np.concatenate(noise), self.device)).argmax(dim=-1)
+        return (logits + torch.cat(noise)).argmax(dim=-1)
 
-    def _noise(self, block: int, count: int, vocabulary: int) -> NDArray[Any]:
-        random = np.random.Generator(np.random.PCG64([self.seed, self.epoch, block, SAMPLING]))
-        return random.gumbel(size=(count, vocabulary)).astype(np.float32)
+    def _noise(self, block: int, count: int, vocabulary: int) -> torch.Tensor:
+        """Return Gumbel noise that is a function of seed, epoch and block; an accelerator draws its own."""
+        seed = np.random.SeedSequence([self.seed, self.epoch, block, SAMPLING])
+        if self.device == "cpu":
+            random = np.random.Generator(np.random.PCG64(seed))
+            return torch.from_numpy(random.gumbel(size=(count, vocabulary)).astype(np.float32))
+        generator = torch.Generator(self.device).manual_seed(int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        return torch.empty(count, vocabulary, device=self.device).exponential_(generator=generator).log_().neg_()

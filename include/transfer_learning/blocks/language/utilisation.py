@@ -11,11 +11,14 @@ from transfer_learning.blocks.language.generator import GENERATOR
 from transfer_learning.blocks.language.model import LanguageModel
 
 CEILINGS: tuple[tuple[str, float], ...] = (
+    ("H200 NVL", 835.5e12),
     ("H200", 989.4e12),
+    ("H100 NVL", 835.5e12),
     ("H100 PCIe", 756e12),
     ("H100", 989.4e12),
     ("A100", 312e12),
     ("L40S", 362e12),
+    ("L40", 181e12),
     ("L4", 121e12),
 )
 """(part of a device's name, bf16 operations a second without sparsity), from the makers' data sheets; the first that fits."""
