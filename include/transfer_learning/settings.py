@@ -15,6 +15,8 @@ from transfer_learning.errors import BadInput, nearest
 NOT_IN_FINGERPRINT = {"fingerprint": False}
 """Field metadata for settings that change a result by rounding at most, such as the micro-batch, or not at all."""
 
+SCALARS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
@@ -130,7 +132,7 @@ def _coerce(where: str, value: Any, hint: Any) -> Any:
         return _coerce_union(where, value, arguments)
     if origin is typing.Literal:
         if value not in arguments:
-            raise _wrong(where, value, f"one of {', '.join(map(repr, arguments))}{nearest(str(value), arguments)}")
+            raise _wrong(where, value, _wanted(hint, value))
         return value
     if isinstance(hint, type) and issubclass(hint, Settings):
         return hint.from_dict(value)
@@ -162,22 +164,28 @@ def _coerce_union(where: str, value: Any, options: tuple[Any, ...]) -> Any:
     for option in rest:
         try:
             return _coerce(where, value, option)
-        except BadInput:
-            if option is rest[-1]:
-                raise
-    raise AssertionError("a union has at least one member")
+        except BadInput as error:
+            problem = error
+    wanted = [_wanted(option, value) for option in rest]
+    raise _wrong(where, value, " or ".join(wanted)) if len(rest) > 1 and all(wanted) else problem
 
 
 def _coerce_scalar(where: str, value: Any, hint: Any) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
-        raise _wrong(
-            where, value, {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}[hint.__name__]
-        )
+        raise _wrong(where, value, _wanted(hint, value))
     if isinstance(value, float) and not math.isfinite(value):
         raise _wrong(where, value, "a finite number")
     return value
+
+
+def _wanted(hint: Any, value: Any) -> str:
+    """Return what a number, a text or a choice is to be, empty for anything that holds others."""
+    if typing.get_origin(hint) is typing.Literal:
+        known = typing.get_args(hint)
+        return f"one of {', '.join(map(repr, known))}{nearest(str(value), known)}"
+    return SCALARS.get(hint, "")
 
 
 def _wrong(where: str, value: Any, wanted: str) -> BadInput:

@@ -79,6 +79,12 @@ PULL = {"name": "news", "source": "s3://bucket/*.csv"}
             lambda: FineTuneSpec(backbone_lr=float("nan")),
             "BAD_SETTING FineTuneSpec.backbone_lr must be a finite number, found 'nan'",
         ),
+        (lambda: FineTuneSpec(layer=1.5), "BAD_SETTING FineTuneSpec.layer must be a whole number or text, found '1.5'"),
+        (
+            lambda: FineTuneSpec(layer_decay="discriminate"),
+            "FineTuneSpec.layer_decay must be a number or one of 'discriminative'; did you mean 'discriminative'?, found 'discriminate'",
+        ),
+        (lambda: FeatureSpec(layers=(None,)), "BAD_SETTING FeatureSpec.layers[0] must be a whole number or text, found 'None'"),
         (lambda: FineTuneSpec(epochs=0), "BAD_SETTING FineTuneSpec.epochs must be above 0, found 0"),
         (
             lambda: FineTuneSpec(seed=2**32),

@@ -105,7 +105,7 @@ def test_the_last_layer_by_its_number_is_not_computed_again(workplace):
 
 def test_a_column_that_the_dataset_does_not_keep_is_refused_before_anything_runs(workplace):
     with pytest.raises(
-        AirflowFailException, match=r"^MISSING_COLUMN \[headlin\] FeatureSpec names .*; did you mean 'headline'\?"
+        AirflowFailException, match=r"^MISSING_COLUMN \[headlin\] FeatureSpec.task.text names .*; did you mean 'headline'\?"
     ):
         workplace.extract(workplace.data, spec=EXACT | {"task": {"text": "headlin"}})
 

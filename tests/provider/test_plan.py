@@ -157,7 +157,10 @@ def test_a_first_run_starts_from_the_base_whatever_was_asked(task, plan, start):
         ({"fine_tune": {"unfreeze_blocks": 2}}, "BAD_SETTING unfreeze_blocks does not apply to strategy 'full'"),
         ({"fine_tune": {"backbone_lr": -1}}, "BAD_SETTING FineTuneSpec.backbone_lr must be above 0"),
         ({"evaluate": {"gate": {"margin": 2.0}}}, "BAD_SETTING Gate.confidence must lie between 0 and 1, and margin"),
-        ({"evaluate": {"slices": ["desk"]}}, "MISSING_COLUMN [desk] EvaluateSpec names a column that the dataset does not keep"),
+        (
+            {"evaluate": {"slices": ["desk"]}},
+            "MISSING_COLUMN [desk] EvaluateSpec.slices names a column that the dataset does not keep",
+        ),
         ({"fine_tune": {"task": {"text": "headlines"}}}, "; did you mean 'headline'?"),
         ({"evaluate": {"alias": "staging"}}, "BAD_SETTING EvaluateSpec.alias is 'staging', and the plan's alias is 'champion'"),
         ({"pull": {"window": "1 month"}}, "BAD_SETTING PullSpec.window must be an ISO 8601 duration"),
@@ -176,7 +179,7 @@ def test_wrong_settings_end_here_in_one_line(task, store, plan, overrides, line)
         (
             {"task": {"text": "headlines", "label": "topic"}},
             {},
-            "FeatureSpec names a column that the dataset does not keep; did you",
+            "FeatureSpec.task.text names a column that the dataset does not keep; did you",
         ),
         (
             {},

@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
 from airflow_transfer_learning.operators.work import work_folder
-from transfer_learning.errors import BadInput
+from transfer_learning.errors import BadInput, Crashed, Stopped
 
 
 def test_the_folder_is_gone_after_the_block_also_after_an_error(tmp_path):
@@ -57,3 +58,19 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
         work_folder(tmp_path / "file"),
     ):
         pass
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("no file"), BadInput("NO_FILE", "is missing"), ValueError("arrow")])
+def test_a_folder_deleted_under_the_hands_of_a_task_is_one_line_and_a_retry(tmp_path, error):
+    line = r"^WORK_GONE \S+/job-\S+ was deleted while the task worked in it; a retry"
+    with pytest.raises(Crashed, match=line) as caught, work_folder(tmp_path / "work") as folder:
+        shutil.rmtree(folder)
+        raise error
+
+    assert caught.value.retryable
+
+
+def test_a_stop_stays_a_stop_where_the_folder_is_deleted(tmp_path):
+    with pytest.raises(Stopped), work_folder(tmp_path / "work") as folder:
+        shutil.rmtree(folder)
+        raise Stopped("STOPPED")

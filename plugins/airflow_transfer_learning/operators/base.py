@@ -285,12 +285,16 @@ def check_columns(spec: Any, kept: Sequence[str]) -> None:
     """
     for column in (*(spec.task.columns() if spec.task else ()), *getattr(spec, "slices", ())):
         if column not in kept:
-            raise BadInput(
-                "MISSING_COLUMN",
-                f"{type(spec).__name__} names a column that the dataset does not keep{nearest(column, kept)}",
-                f"add it to PullSpec.keep; kept: {', '.join(kept)}",
-                column=column,
-            )
+            setting = f"{type(spec).__name__}.{_role(spec, column)}"
+            what = f"{setting} names a column that the dataset does not keep{nearest(column, kept)}"
+            raise BadInput("MISSING_COLUMN", what, f"add it to PullSpec.keep; kept: {', '.join(kept)}", column=column)
+
+
+def _role(spec: Any, column: str) -> str:
+    """Return which setting of a stage names a column."""
+    roles = spec.task.to_dict() if spec.task else {}
+    own = [f"task.{role}" for role, named in roles.items() if column in (named if isinstance(named, list) else [named])]
+    return (own or ["slices"])[0]
 
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:

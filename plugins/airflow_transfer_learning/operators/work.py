@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from transfer_learning.errors import BadInput
+from transfer_learning.errors import BadInput, Crashed, Stopped
 
 LOCK = ".lock"
 
@@ -22,6 +22,7 @@ def work_folder(parent: Path) -> Iterator[Path]:
 
     Raises:
         BadInput: the folder cannot be written.
+        Crashed: the block failed, and somebody has deleted the folder under its hands, whatever it failed with.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +37,11 @@ def work_folder(parent: Path) -> Iterator[Path]:
         _remove_leftovers(parent, but=folder)
         try:
             yield folder
+        except Exception as error:
+            if (folder / LOCK).exists() or isinstance(error, Stopped):
+                raise
+            said = f"WORK_GONE {folder} was deleted while the task worked in it; a retry makes a new one — leave {parent} alone"
+            raise Crashed(said) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
