@@ -295,6 +295,16 @@ def test_the_number_of_a_version_whose_manifest_is_gone_is_never_used_again(
     assert ModelStore(objects).manifest("news", 2) == {**lost, "nonce": ModelStore(objects).manifest("news", 2)["nonce"]}
 
 
+def test_publishing_reads_no_more_where_there_are_many_versions(tmp_path: Path) -> None:
+    shared, reads = MemoryObjectStore(), list[int]()
+    for seed in range(1, 13):
+        watched = FaultyObjectStore(shared)
+        publish(watched, tmp_path, seed)
+        reads.append(sum(call.startswith("get ") for call in watched.calls))
+
+    assert len(set(reads[2:])) == 1
+
+
 def test_a_publish_whose_files_are_gone_makes_no_version(objects: ObjectStore, tmp_path: Path) -> None:
     first, _ = publish(objects, tmp_path, seed=1, ledger=write_ledger(tmp_path / "ledger.parquet", "row"))
     objects.delete(layout.version_key("news", 1))
