@@ -214,7 +214,7 @@ def _clip(phase: Phase) -> float:
     """Clip the gradients to the phase's norm and return the norm they had; those within it are not touched."""
     gradients = [parameter.grad for parameter in phase.trained.values() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    size = float(norm)  # the one place where an accelerator is waited for
+    size = float(norm)  # an accelerator is waited for once, and not at each comparison
     if size > phase.max_grad_norm:
         nn.utils.clip_grads_with_norm_(phase.trained.values(), phase.max_grad_norm, norm)
     return size
