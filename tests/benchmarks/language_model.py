@@ -15,14 +15,14 @@ from torch.nn import functional
 from transformers import AutoModelForMaskedLM, AutoTokenizer, DataCollatorForLanguageModeling
 
 from benchmarks.corpora import articles, write_parts
-from benchmarks.runners import BASE, Bench
+from benchmarks.runners import BASE, DEVICE, Bench
 from benchmarks.table import Row, means, not_above, throughput
 from transfer_learning.jobs import JobResult
 from transfer_learning.specs import PretrainSpec
 
 BLOCK, BATCH_SIZE, RATE = 128, 32, 1e-4
 FIRST_ARTICLES, JUDGED_ARTICLES = 160, 200
-PILOT_STEPS = 200 if torch.cuda.is_available() else 8
+PILOT_STEPS = {"cpu": 8, "cuda": 200}[DEVICE]
 """Of the peer, to learn how many it can do in a time: more where the first ones are for loading kernels."""
 
 

@@ -33,6 +33,8 @@ WIDTH = 384
 
 PEERS = Path(peers.__file__)
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 SITE_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 
@@ -93,7 +95,7 @@ class Bench:
 
     def side_by_side(self, calls: Sequence[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
         """Run calls of one thread each on all cores, or a few on one accelerator; return what they return, in their order."""
-        with ThreadPoolExecutor(4 if torch.cuda.is_available() else os.cpu_count()) as pool:
+        with ThreadPoolExecutor(4 if DEVICE == "cuda" else os.cpu_count()) as pool:
             return list(pool.map(lambda call: call(), calls))
 
     def fine_tune(self, corpus: Corpus, threads: int | None = None, **settings: Any) -> dict[str, Any]:
@@ -153,5 +155,5 @@ class Bench:
 
 
 def _key(corpus: Corpus, settings: dict[str, Any], made_by: str) -> str:
-    where = f" on {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    where = f" on {torch.cuda.get_device_name()}" if DEVICE == "cuda" else ""
     return f"{corpus.name}: {canonical_json(settings)}; rows {corpus.digest()[:12]}, {made_by}{where}"

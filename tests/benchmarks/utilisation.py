@@ -15,12 +15,10 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from benchmarks.corpora import articles, write_parts
-from benchmarks.runners import BASE, Bench
+from benchmarks.runners import BASE, DEVICE, Bench
 from benchmarks.table import Row
 from transfer_learning.blocks.language.utilisation import forward_flops
 from transfer_learning.specs import FeatureSpec, FineTuneSpec
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 ROWS, TIMES = 480, {"cpu": 1, "cuda": 200}[DEVICE]
 """Articles, and how often each is taken; an accelerator is through with few of them before it can be timed."""

@@ -68,11 +68,17 @@ def is_attached(classifier: TextClassifier) -> bool:
 
 
 def merge(classifier: TextClassifier) -> None:
-    """Add every adapter to the weight it stands beside, which then has its old name again."""
+    """Add every adapter to the weight it stands beside, which then has its old name again.
+
+    On the processor, wherever the classifier lies: the last bits are those of a merge of the published adapters.
+    """
     from peft.tuners.lora import LoraLayer
 
+    device = next(classifier.parameters()).device
+    classifier.cpu()
     for module in list(classifier.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, LoraLayer):
                 child.merge()
                 setattr(module, name, child.get_base_layer())
+    classifier.to(device)

@@ -86,8 +86,7 @@ def fine_tune(spec: FineTuneSpec, inputs: Inputs, out: Path, run: Run) -> dict[s
     adaptation.run_phases()
     trained = sum(parameter.numel() for parameter in classifier.parameters() if parameter.requires_grad)
     if spec.strategy == "lora" and spec.lora_merge:
-        lora.merge(classifier.cpu())  # the last bits are those of a merge of the published adapters
-        classifier.to(run.numerics["device"])
+        lora.merge(classifier)
     _prove(classifier, frozen)
 
     metrics = classification.metrics(adaptation, data, time.monotonic() - started) | {"trained_weights": trained}

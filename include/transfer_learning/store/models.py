@@ -4,13 +4,11 @@
 2. ``publishes/<publish id>.json``, the intent, is created with the whole manifest and the newest version number then seen. If
    another attempt of the same publish was first, its intent is adopted. One that garbage collection marked as abandoned
    (``{"abandoned": true}``) is replaced.
-3. From that number upwards without gaps: an absent ``versions/N.json`` is created from the intent, one with the same publish id
-   is the same publish, anyone else's is passed by.
+3. The version takes the next free number, and its fingerprint finds it from then on; see ``numbering``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from transfer_learning.errors import BadInput, ObjectMissing, StoreUnreachable, nearest
+from transfer_learning.errors import BadInput, ObjectMissing, nearest
 from transfer_learning.refs import ModelRef, version_of
 from transfer_learning.settings import canonical_json
-from transfer_learning.store import artifacts, documents, layout, ledgers, manifests
+from transfer_learning.store import artifacts, documents, layout, ledgers, manifests, numbering
 from transfer_learning.store.aliases import AliasStore
 from transfer_learning.store.cache import Cache
 from transfer_learning.store.manifests import Manifest
@@ -78,9 +76,8 @@ class ModelStore:
         while intent is None or intent.body.get("abandoned"):  # garbage collection may have deleted what was uploaded: anew
             manifest, sent = self._upload(folder, ledger, parents, described, log)
             artifact, uploaded = manifest["artifact"], uploaded + sent
-            intent = self._declare(manifest, self._newest(name), intent)
-        manifest = self._commit(name, intent.body, uploaded=intent.body["manifest"]["artifact"] == artifact)
-        self._remember(manifest)
+            intent = self._declare(manifest, numbering.newest(self._objects, name), intent)
+        manifest = numbering.commit(self._objects, intent.body, uploaded=intent.body["manifest"]["artifact"] == artifact)
         return self._ref(manifest), uploaded
 
     def check(self, name: str) -> None:
@@ -89,7 +86,7 @@ class ModelStore:
         Raises:
             BadInput: an alias is lost or damaged, or the manifest of the newest version is.
         """
-        self._newest(name)
+        numbering.newest(self._objects, name)
         self._before(name, ())
 
     def complete(self, name: str, publish_id: str) -> ModelRef | None:
@@ -97,9 +94,7 @@ class ModelStore:
         intent = documents.read(self._objects, layout.intent_key(name, publish_id))
         if intent is None or intent.body.get("abandoned"):
             return None
-        manifest = self._commit(name, intent.body, uploaded=False)
-        self._remember(manifest)
-        return self._ref(manifest)
+        return self._ref(numbering.commit(self._objects, intent.body, uploaded=False))
 
     def find(self, name: str, fingerprint: str) -> ModelRef | None:
         """Return the version with this fingerprint, unless it was pruned; a damaged pointer to it is written again."""
@@ -108,7 +103,7 @@ class ModelStore:
         except documents.Damaged:
             same = [manifest for manifest in self.versions(name) if manifest["fingerprint"] == fingerprint]
             if same:
-                self._remember(same[-1])
+                numbering.remember(self._objects, same[-1])
             return self._ref(same[-1]) if same else None
         manifest = manifests.read(self._objects, name, pointer.body["version"]) if pointer else None
         if manifest is None or "pruned" in manifest or manifest["fingerprint"] != fingerprint:
@@ -266,80 +261,6 @@ class ModelStore:
         if abandoned is None:
             return documents.create(self._objects, key, body)[0]
         return documents.replace(self._objects, key, body, abandoned.etag)[0]
-
-    def _newest(self, name: str) -> int:
-        """Return the highest number that any version had, 0 for none.
-
-        Fingerprints, aliases and verdicts count too: were the manifest that they speak of gone, and its number given to another
-        version, that one would be live, and vouched for, at once. A fingerprint finds a later version than the newest that is
-        there only if it was written after that one.
-        """
-        prefix = layout.evaluations_prefix(name)
-        judged = (info.key.removeprefix(prefix).partition("/")[0] for info in self._objects.list(prefix))
-        aliased = (alias.version for alias in AliasStore(self._objects).all(name).values())
-        known = manifests.listed(self._objects, name)
-        newest = known[max(known)].modified if known else None
-        given = manifests.numbers_given(self._objects, name, since=newest).values()
-        return max([*known, *given, *map(int, filter(str.isdecimal, judged)), *aliased], default=0)
-
-    def _commit(self, name: str, intent: dict[str, Any], *, uploaded: bool) -> Manifest:
-        """Walk upwards from the newest version that the intent saw, and return the manifest of this publish.
-
-        Where its fingerprint knows the number already, the manifest was lost since, and is written again under that one.
-
-        Args:
-            name: of the model.
-            intent: what stands.
-            uploaded: its files have just been uploaded, and so it has no number yet.
-        """
-        manifest = intent["manifest"]
-        version = (None if uploaded else self._number_given(name, manifest)) or int(intent["newest"]) + 1
-        while True:
-            key = layout.version_key(name, version)
-            document = None if uploaded else self._standing(key)
-            if document is None:
-                if not uploaded:
-                    self._look_for_files(manifest)
-                document, _ = documents.create(self._objects, key, {**manifest, "version": version})
-            if document.body["publish_id"] == intent["publish_id"]:
-                break
-            version += 1
-        if "pruned" in document.body:
-            raise BadInput(
-                "VERSION_PRUNED", f"this publish was version {version} of {name}, which has been pruned", "start a new run"
-            )
-        return document.body
-
-    def _standing(self, key: str) -> documents.Document | None:
-        """Read a step of the walk, again where there is no answer: whoever walked anew might never overtake busy others."""
-        for _ in range(2):
-            with contextlib.suppress(StoreUnreachable):
-                return documents.read(self._objects, key)
-        return documents.read(self._objects, key)
-
-    def _number_given(self, name: str, manifest: Manifest) -> int | None:
-        """Return the number that the fingerprint of a publish knows, if it is this publish that it finds."""
-        with contextlib.suppress(documents.Damaged):
-            pointer = documents.read(self._objects, layout.fingerprint_key(name, manifest["fingerprint"]))
-            if pointer is not None and pointer.body["publish_id"] == manifest["publish_id"]:
-                return int(pointer.body["version"])
-        return None
-
-    def _look_for_files(self, manifest: Manifest) -> None:
-        """Refuse to make a version of files that are gone, as after a publish whose version was pruned and then lost."""
-        prefix = f"{manifest['artifact']}/"
-        stored = {info.key.removeprefix(prefix) for info in self._objects.list(prefix)}
-        if lacking := {entry["path"] for entry in manifest["files"]} - stored:
-            what = f"of this publish of {manifest['name']} {min(lacking)} is gone"
-            raise BadInput("FILES_GONE", what, "start a new run", file=self._objects.full_uri(manifest["artifact"]))
-
-    def _remember(self, manifest: Manifest) -> None:
-        """Let the fingerprint find this version, unless it already finds a newer one."""
-        key = layout.fingerprint_key(manifest["name"], manifest["fingerprint"])
-        body = {name: manifest[name] for name in ("fingerprint", "version", "publish_id")}
-        pointer, mine = documents.restore(self._objects, key, body)
-        while not mine and pointer.body["version"] < manifest["version"]:
-            pointer, mine = documents.replace(self._objects, key, body, pointer.etag)
 
     def _ref(self, manifest: Manifest) -> ModelRef:
         return ModelRef(

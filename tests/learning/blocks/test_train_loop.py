@@ -175,7 +175,6 @@ def test_out_of_memory_at_any_step_keeps_the_effective_batch(held: Callable[[str
     held(f"5 steps: same batch, gradients within 1e-6; final weights differ by {difference:.1e} at most")
 
 
-@pytest.mark.promise(6)
 def test_what_the_optimizer_lacks_is_not_mended_by_fewer_rows() -> None:
     phase, state = make_phase(Network()), State(micro_batch=4)
 
@@ -189,6 +188,7 @@ def test_what_the_optimizer_lacks_is_not_mended_by_fewer_rows() -> None:
     assert state.halvings == 0
 
 
+@pytest.mark.promise(6)
 def test_after_four_halvings_it_ends_with_one_line() -> None:
     network = Network()
     network.most_rows = 0
