@@ -32,9 +32,9 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-DEFAULTS = {"GOMP_SPINCOUNT": "1000"}
-"""How often a thread looks before it sleeps. The library's own 300,000 make training 1.7 times slower beside one busy process;
-sleeping at once makes it 1.5 times slower on an idle machine. The parent's own setting goes before this."""
+DEFAULTS = {"GOMP_SPINCOUNT": "6000"}
+"""How often a thread looks for work before it sleeps; ``blocks.waiting`` says why, and makes it less on a busy machine. The
+parent's own setting goes before this."""
 
 KEEP_FREED = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * MIB), "MALLOC_TRIM_THRESHOLD_": str(1024 * MIB), "MALLOC_ARENA_MAX": "1"

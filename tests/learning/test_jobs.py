@@ -160,7 +160,7 @@ def test_no_credential_of_the_parent_reaches_the_child(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "own", "found"),
     [
-        ("GOMP_SPINCOUNT", None, "1000"),
+        ("GOMP_SPINCOUNT", None, "6000"),
         ("GOMP_SPINCOUNT", "0", "0"),
         ("MALLOC_MMAP_THRESHOLD_", None, "33554432"),
         ("MALLOC_TRIM_THRESHOLD_", None, "1073741824"),

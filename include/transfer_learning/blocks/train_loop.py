@@ -18,6 +18,7 @@ from transfer_learning.blocks.devices import to_device
 from transfer_learning.blocks.dropout import quick_dropout
 from transfer_learning.blocks.memory import in_halves
 from transfer_learning.blocks.schedules import Schedule, warmup_and_decay
+from transfer_learning.blocks.waiting import giving_way
 from transfer_learning.errors import Diverged, OutOfMemory, is_out_of_memory
 from transfer_learning.stage import Run
 
@@ -133,6 +134,7 @@ class State:
     """The weights of the best epoch."""
 
 
+@giving_way()
 def train(phase: Phase, state: State, run: Run, save: Callable[[bool], None]) -> None:
     """Train a phase from ``state`` to its end and leave the best epoch's weights in place.
 
@@ -190,12 +192,12 @@ def optimizer_step(phase: Phase, state: State, rows: list[int]) -> tuple[float, 
     Raises:
         Diverged, OutOfMemory: as ``train``.
     """
+    device = next(iter(phase.trained.values())).device.type
     while True:
         try:
             phase.optimizer.zero_grad(set_to_none=True)
-            # Randomness is a function of (seed, step): dropout is the same after a resume.
-            torch.manual_seed(int(np.random.SeedSequence([phase.seed, state.step]).generate_state(1)[0]))
-            with quick_dropout(next(iter(phase.trained.values())).device.type):
+            _seed(phase, state, device)
+            with quick_dropout(device):
                 loss, weight = accumulate(phase, state, rows)
             norm = _clip(phase)
             if not math.isfinite(norm):
@@ -208,6 +210,15 @@ def optimizer_step(phase: Phase, state: State, rows: list[int]) -> tuple[float, 
             return loss, weight
         # Outside the handler: its traceback would keep the tensors of the failed pass alive.
         halve(phase, state)
+
+
+def _seed(phase: Phase, state: State, device: str) -> None:
+    """Make randomness a function of (seed, step): dropout is the same after a resume."""
+    seed = int(np.random.SeedSequence([phase.seed, state.step]).generate_state(1)[0])
+    # torch.manual_seed also looks for each kind of accelerator: 1 ms of a step of 65.
+    torch.default_generator.manual_seed(seed)
+    if device == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _clip(phase: Phase) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,9 @@ from transfer_learning.blocks.extraction import extract
 from transfer_learning.blocks.passes import Passes, batches_of
 from transfer_learning.errors import OutOfMemory, Stopped
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 BATCHES = [[0, 1], [2, 3], [4], [5, 6], [7]]
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def doubled(rows: Sequence[int]) -> torch.Tensor:

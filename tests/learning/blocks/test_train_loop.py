@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,21 @@ def test_a_step_draws_its_dropout_quickly_and_from_its_seed_and_number() -> None
 
     assert torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize(("threads", "watchers"), [(1, 0), (2, 1)])
+def test_threads_that_wait_for_each_other_give_way_while_a_phase_trains(threads: int, watchers: int) -> None:
+    found, before = [], torch.get_num_threads()
+    idle = threading.active_count()
+    torch.set_num_threads(threads)
+    try:
+        phase = make_phase(Network(), on_epoch=lambda _: found.append(threading.active_count() - idle))
+        train(phase, State(micro_batch=4), Run(), lambda _: None)
+    finally:
+        torch.set_num_threads(before)
+
+    assert found == [watchers] * phase.epochs
+    assert threading.active_count() == idle
 
 
 @pytest.mark.parametrize(
