@@ -30,6 +30,9 @@ SECONDS = 0.1
 BUSY, QUIET = 0.1, 0.03
 """Share of the time without a processor at which a thread begins to give way, and below which that ends."""
 
+WATCHER = "giving way"
+"""Name of the thread that looks at the machine."""
+
 DIVIDED = 2**17
 """Elements of a tensor that torch divides among its threads, whatever it does with them."""
 
@@ -41,7 +44,7 @@ def giving_way() -> Iterator[None]:
         yield
         return
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(threading.get_native_id(), done), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(threading.get_native_id(), done), name=WATCHER, daemon=True)
     watcher.start()
     try:
         yield

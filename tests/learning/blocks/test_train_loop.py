@@ -24,6 +24,7 @@ from transfer_learning.blocks.train_loop import (
     train,
     weight_groups,
 )
+from transfer_learning.blocks.waiting import WATCHER
 from transfer_learning.errors import Diverged, OutOfMemory
 from transfer_learning.stage import Run
 
@@ -130,16 +131,19 @@ def test_a_step_draws_its_dropout_quickly_and_from_its_seed_and_number() -> None
 @pytest.mark.parametrize(("threads", "watchers"), [(1, 0), (2, 1)])
 def test_threads_that_wait_for_each_other_give_way_while_a_phase_trains(threads: int, watchers: int) -> None:
     found, before = [], torch.get_num_threads()
-    idle = threading.active_count()
+
+    def watching() -> int:
+        return sum(thread.name == WATCHER for thread in threading.enumerate())
+
     torch.set_num_threads(threads)
     try:
-        phase = make_phase(Network(), on_epoch=lambda _: found.append(threading.active_count() - idle))
+        phase = make_phase(Network(), on_epoch=lambda _: found.append(watching()))
         train(phase, State(micro_batch=4), Run(), lambda _: None)
     finally:
         torch.set_num_threads(before)
 
     assert found == [watchers] * phase.epochs
-    assert threading.active_count() == idle
+    assert watching() == 0
 
 
 @pytest.mark.parametrize(
