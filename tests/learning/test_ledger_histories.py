@@ -324,7 +324,7 @@ def plain(text: str) -> str:
 
 
 @pytest.mark.promise(28)
-@pytest.mark.parametrize("histories", sizes(30, 1000))
+@pytest.mark.parametrize("histories", sizes(15, 1000))
 def test_no_model_is_judged_by_a_row_that_it_or_its_parents_were_trained_or_selected_on(tmp_path, histories, held):
     dropped = judged = 0
     for seed in range(histories):

@@ -25,8 +25,8 @@ LONG = {"batch_size": 4, "micro_batch": 2, "checkpoint_seconds": 0.15, "precisio
 SPECS = {
     "full": FineTuneSpec(**LONG, epochs=60),
     "early stopping": FineTuneSpec(**LONG, epochs=200, backbone_lr=1e-3, patience=40),
-    "probe then fine-tune": FineTuneSpec(**LONG, strategy="probe_then_fine_tune", head_epochs=100, epochs=200, unfreeze_blocks=1),
-    "bf16": FineTuneSpec(**LONG | {"precision": "bf16"}, epochs=40),
+    "probe then fine-tune": FineTuneSpec(**LONG, strategy="probe_then_fine_tune", head_epochs=60, epochs=120, unfreeze_blocks=1),
+    "bf16": FineTuneSpec(**LONG | {"precision": "bf16"}, epochs=25),
 }
 SIGNS = ("checkpoints/step-*", "progress.jsonl")
 """What a child has written before it is killed: so that some progress is sure, and no moment is safe."""
@@ -114,7 +114,7 @@ def test_killed_at_random_moments_it_ends_bit_identical(
 @pytest.mark.promise(2)
 @pytest.mark.parametrize("kills", sizes(2, 25))
 def test_one_run_gets_on_after_each_of_many_kills(tmp_path: Path, kills: int, held: Callable[[str], None]) -> None:
-    spec = FineTuneSpec(**LONG, epochs=60 * kills, early_stopping=False)
+    spec = FineTuneSpec(**LONG, epochs=45 * kills, early_stopping=False)
     job = Job(tmp_path, rows=30, validation=12)
     whole, _ = run(job, spec, tmp_path / "whole", 0, seed=0)
 

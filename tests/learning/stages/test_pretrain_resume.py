@@ -62,7 +62,7 @@ def test_killed_at_random_moments_it_ends_bit_identical(
 ) -> None:
     kind, settings = STARTS[name]
     job = Job(tmp_path, documents=40, validation=12, kind=kind)
-    long = {**SETTINGS, **settings, "epochs": 70, "checkpoint_seconds": 0.15, "precision": "fp32", "task": TaskSpec()}
+    long = {**SETTINGS, **settings, "epochs": 40, "checkpoint_seconds": 0.15, "precision": "fp32", "task": TaskSpec()}
 
     whole, killed, done = survive(job, PretrainSpec(**long), tmp_path, kills, "pretrain")
 

@@ -189,7 +189,7 @@ def run_flows(seaweedfs: SeaweedFS, tmp_path: Path, count: int, threads: int) ->
 
 @pytest.mark.integration
 @pytest.mark.promise(16)
-@pytest.mark.parametrize("count", sizes(6, 500))
+@pytest.mark.parametrize("count", sizes(4, 500))
 def test_flows_in_bad_weather_end_right(seaweedfs: SeaweedFS, tmp_path: Path, count: int, held: Callable[[str], None]) -> None:
     requests, disturbed = run_flows(seaweedfs, tmp_path, count, threads=2 if count < 10 else 4)
 
