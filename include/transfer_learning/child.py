@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transfer_learning.cpu_limit import cpu_limit
+
 PARENT = "TRANSFER_LEARNING_PARENT"
 """Environment variable with the process id that a child must not outlive."""
 
@@ -49,7 +51,7 @@ def environment(parent: Mapping[str, str], threads: int | None = None, limits: M
 
     Args:
         parent: the environment of this process.
-        threads: of the child's arithmetic; None leaves it to torch.
+        threads: of the child's arithmetic; None leaves it to ``OMP_NUM_THREADS``, then to the CPU limit, then to torch.
         limits: as of ``keep_to_limits``; a limit on memory counts what was freed and is kept.
     """
     defaults = DEFAULTS if (limits or {}).get("memory_mb") else DEFAULTS | KEEP_FREED
@@ -57,6 +59,8 @@ def environment(parent: Mapping[str, str], threads: int | None = None, limits: M
     kept |= OFFLINE | {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     if threads is not None:
         kept |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    elif (allowed := cpu_limit()) is not None and allowed < len(os.sched_getaffinity(0)):
+        kept.setdefault("OMP_NUM_THREADS", str(allowed))
     return kept
 
 

@@ -114,7 +114,7 @@ def run_job(
         on_progress: called with each line of figures.
         watch: called several times a second while the child runs, and once after; what it raises kills the child.
         python: interpreter of the child; None is this one.
-        threads: of the child's arithmetic; None leaves it to torch.
+        threads: of the child's arithmetic; None as of ``child.environment``.
         limits: ``memory_mb`` and ``cpu_seconds`` of the child.
         stop: set it to stop the job.
 
